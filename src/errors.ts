@@ -1,0 +1,69 @@
+/**
+ * Every failure a caller can meet, in one table: the stable `code`, its HTTP status, what it is called and what to do about it.
+ * The README's error table is checked against this one by a test.
+ */
+const TABLE = {
+  'malformed-json': entry(400, 'The body is not valid JSON', 'Send one JSON object.'),
+  'invalid-request': entry(400, 'The request does not fit the schema', 'Correct the members named in `errors`.'),
+  'csr-rejected': entry(400, 'The certificate signing request was refused', 'Make a new CSR that follows `detail`; `reason` is stable.'),
+  'device-not-authorized': entry(401, 'Serial number and registration token do not match a device', 'Check both; ask the operator for a new token.'),
+  'device-disabled': entry(403, 'The device is disabled', 'Ask the operator to enable it.'),
+  'device-revoked': entry(403, 'The device is revoked', 'Ask the operator to reset it, which gives it a new token.'),
+  'device-decommissioned': entry(403, 'The device is decommissioned', 'Give up: this record is never vended again.'),
+  'not-found': entry(404, 'There is nothing at this address', 'Check method and path.'),
+  'method-not-allowed': entry(405, 'The method is not allowed here', 'Use a method named in the `Allow` header.'),
+  'request-timeout': entry(408, 'The request did not arrive in time', 'Send it again, faster.'),
+  'already-vended': entry(409, 'The device already has a certificate for another key', 'Renew with the current key, or ask the operator to reset the device.'),
+  'key-not-recoverable': entry(409, 'The private key was in the first answer and is stored nowhere', 'Ask the operator to reset the device, or use a CSR.'),
+  'vend-in-progress': entry(409, 'Another request is vending for this device', 'Send the same request again after `Retry-After` seconds.'),
+  'body-too-large': entry(413, 'The body is too large', 'Send less.'),
+  'uri-too-long': entry(414, 'The URL is too long', 'Shorten it.'),
+  'unsupported-media-type': entry(415, 'The body has the wrong media type', 'Send `Content-Type: application/json`.'),
+  'rate-limited': entry(429, 'Too many requests', 'Wait `Retry-After` seconds.'),
+  'headers-too-large': entry(431, 'The request headers are too large', 'Send less.'),
+  'internal-error': entry(500, 'The service failed', 'Send the same request again; report `requestId` if it stays.'),
+  'aws-iot-refused': entry(502, 'AWS IoT refused the call', 'The operator must repair the set-up (policy, permissions, limits); report `requestId`.'),
+  'aws-iot-throttled': entry(503, 'AWS IoT is at its quota', 'Send the same request again after `Retry-After` seconds.'),
+  'aws-iot-unavailable': entry(503, 'AWS IoT did not answer', 'Send the same request again after `Retry-After` seconds.'),
+  'registry-unavailable': entry(503, 'The device registry did not answer', 'Send the same request again after `Retry-After` seconds.'),
+  overloaded: entry(503, 'The service is at its capacity', 'Send the same request again after `Retry-After` seconds.'),
+  'deadline-exceeded': entry(503, 'The work was not done in time', 'Send the same request again after `Retry-After` seconds.')
+} as const
+
+interface ErrorEntry { readonly status: number, readonly title: string, readonly remedy: string }
+
+/** The stable name of a failure, as callers see it in `code`. */
+export type ErrorCode = keyof typeof TABLE
+
+/** The error table, for the README test and the API description. */
+export const ERRORS: Readonly<Record<ErrorCode, ErrorEntry>> = TABLE
+
+interface ErrorDetails {
+  /** What exactly was wrong, for a human; never a secret. */
+  detail?: string
+  /** A stable kebab-case name of the rule that was broken. */
+  reason?: string
+  /** When a retry makes sense, in milliseconds; sent as whole seconds, rounded up. */
+  retryAfterMs?: number
+  /** What led here; logged by name, never sent. */
+  cause?: unknown
+}
+
+/** A failure from the table. Thrown anywhere, rendered only at the edge. */
+export class CvmError extends Error {
+  readonly code: ErrorCode
+  readonly reason: string | undefined
+  readonly retryAfterMs: number | undefined
+
+  constructor (code: ErrorCode, details: ErrorDetails = {}) {
+    super(details.detail ?? TABLE[code].title, { cause: details.cause })
+    this.name = 'CvmError'
+    this.code = code
+    this.reason = details.reason
+    this.retryAfterMs = details.retryAfterMs
+  }
+}
+
+function entry (status: number, title: string, remedy: string): ErrorEntry {
+  return { status, title, remedy }
+}
