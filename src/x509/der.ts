@@ -1,0 +1,103 @@
+/** What the bytes broke; the message is for a human. */
+export class DerError extends Error {}
+
+/** One value: `bytes` with its header, `content` without, `children` when it is made of values. */
+export interface DerValue {
+  readonly tag: number
+  readonly bytes: Buffer
+  readonly content: Buffer
+  readonly children: readonly DerValue[]
+}
+
+/** Identifier octets of the universal types that a request is made of. */
+export const TAG = { integer: 0x02, bitString: 0x03, null: 0x05, oid: 0x06, sequence: 0x30, set: 0x31 } as const
+
+// A certification request nests eight deep at most; a reader that calls itself must stop somewhere.
+const MAX_DEPTH = 16
+const CONSTRUCTED = 0x20
+
+/**
+ * Reads exactly one value, in the one way DER allows to write it: definite and shortest lengths, canonical primitives,
+ * sorted sets, nothing after it. Knows no schema, so what an implicit tag hides is taken as it is.
+ * Linear in the length of `input`; keeps views, copies nothing.
+ * @throws {DerError} for anything else. ITU-T X.690, sections 8, 10 and 11.
+ */
+export function readDer (input: Buffer): DerValue {
+  const value = readValue(input, 0, input.length, 0)
+  if (value.bytes.length !== input.length) throw new DerError('there are bytes after the value')
+  return value
+}
+
+/**
+ * The dotted form of an OBJECT IDENTIFIER that `readDer` returned. X.690, 8.19.
+ * Arcs beyond 2^53 lose digits; no arc that anything is compared with is near that.
+ */
+export function oidOf ({ content }: DerValue): string {
+  const arcs: number[] = []
+  let arc = 0
+  for (const octet of content) {
+    arc = arc * 128 + (octet & 0x7f)
+    if (octet & 0x80) continue
+    if (arcs.length === 0) {
+      const root = Math.min(2, Math.floor(arc / 40))
+      arcs.push(root, arc - root * 40)
+    } else arcs.push(arc)
+    arc = 0
+  }
+  return arcs.join('.')
+}
+
+function readValue (input: Buffer, start: number, end: number, depth: number): DerValue {
+  if (depth > MAX_DEPTH) throw new DerError(`values are nested more than ${MAX_DEPTH} deep`)
+  if (end - start < 2) throw new DerError('a value is cut off')
+  const tag = input[start]!
+  if ((tag & 0x1f) === 0x1f) throw new DerError('a tag is longer than one byte')
+
+  let at = start + 2
+  let length = input[start + 1]!
+  if (length >= 0x80) {
+    const count = length - 0x80
+    if (count === 0) throw new DerError('a length is indefinite (BER)')
+    if (count > 4 || at + count > end) throw new DerError('a length is longer than the data')
+    length = input.readUIntBE(at, count)
+    if (length < 0x80 || input[at] === 0) throw new DerError('a length is not written in its shortest form (BER)')
+    at += count
+  }
+  if (length > end - at) throw new DerError('a length is longer than the data')
+
+  const stop = at + length
+  const children: DerValue[] = []
+  if (tag & CONSTRUCTED) {
+    for (let next = at; next < stop;) {
+      const child = readValue(input, next, stop, depth + 1)
+      children.push(child)
+      next += child.bytes.length
+    }
+  }
+  const value = { tag, bytes: input.subarray(start, stop), content: input.subarray(at, stop), children }
+  if (tag < 0x40 && !isCanonical(value)) throw new DerError(`a value with tag 0x${tag.toString(16)} is not in DER form`)
+  return value
+}
+
+/** Universal types only: whether the content is the only one that DER allows for its meaning. */
+function isCanonical ({ tag, content, children }: DerValue): boolean {
+  const [first = 0, second = 0] = content
+  const last = content.at(-1) ?? 0
+  switch (tag) {
+    case 0x01: return content.length === 1 && (first === 0 || first === 0xff)
+    case TAG.integer: case 0x0a: return content.length === 1 || (content.length > 1 && !isPadding(first, second))
+    case TAG.bitString: return content.length === 1 ? first === 0 : content.length > 1 && first < 8 && (last & ((1 << first) - 1)) === 0
+    case TAG.null: return content.length === 0
+    case TAG.oid: return content.length > 0 && last < 0x80 && content.every((octet, i) => octet !== 0x80 || content[i - 1]! >= 0x80)
+    case TAG.set: return children.every((child, i) => i === 0 || Buffer.compare(children[i - 1]!.bytes, child.bytes) <= 0)
+    case TAG.sequence: return true
+    // Octets, times and strings: every content is canonical; whether a string is one is for its reader.
+    case 0x04: case 0x0c: case 0x12: case 0x13: case 0x14: case 0x16: case 0x17: case 0x18: case 0x1a: case 0x1c: case 0x1e: return true
+    default: return false
+  }
+}
+
+/** Whether the first byte of an INTEGER only repeats the sign of the second. */
+function isPadding (first: number, second: number): boolean {
+  return first === (second < 0x80 ? 0 : 0xff)
+}

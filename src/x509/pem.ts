@@ -1,0 +1,64 @@
+/** Which rule a PEM text broke; the message says it for a human. */
+export class PemError extends Error {
+  readonly fault: 'too-long' | 'not-one-block' | 'wrong-label' | 'not-canonical'
+
+  constructor (fault: PemError['fault'], message: string) {
+    super(message)
+    this.fault = fault
+  }
+}
+
+interface PemRules {
+  /** The labels that may stand in the encapsulation boundary. */
+  readonly labels: readonly string[]
+  /** Of the text as it came, white space included. */
+  readonly maxChars: number
+}
+
+const BEGIN = /^-----BEGIN ([A-Z0-9 ]{1,64})-----$/
+// RFC 7468 says 64; 76 is what MIME encoders write.
+const BASE64_LINE = /^[A-Za-z0-9+/=]{1,76}$/
+const EDGE_SPACE = ' \t\r\n'
+
+/**
+ * The bytes of a text that is exactly one PEM block with one of the labels: lines end in LF or CRLF, no headers, base64 with the
+ * right padding and no spare bits, only white space before and after. Linear in the length of the text.
+ * @throws {PemError} for anything else. RFC 7468, section 3 (strict grammar).
+ */
+export function decodePem (text: string, { labels, maxChars }: PemRules): Buffer {
+  if (text.length > maxChars) throw new PemError('too-long', `${text.length} characters, ${maxChars} are allowed`)
+
+  const lines = trim(text).split(/\r?\n/)
+  const label = BEGIN.exec(lines[0]!)?.[1]
+  if (label === undefined) throw new PemError('not-one-block', 'the first line is not a -----BEGIN …----- line')
+  if (!labels.includes(label)) throw new PemError('wrong-label', `the label is ${label}`)
+  if (lines.length < 2 || lines.at(-1) !== `-----END ${label}-----`) {
+    throw new PemError('not-one-block', `the last line is not -----END ${label}-----`)
+  }
+
+  const body = lines.slice(1, -1)
+  if (body.some(line => line.startsWith('-----'))) throw new PemError('not-one-block', 'there is more than one block')
+  if (!body.every(line => BASE64_LINE.test(line))) {
+    throw new PemError('not-canonical', 'a line is empty, longer than 76 characters, a header, or not base64')
+  }
+  const base64 = body.join('')
+  const bytes = Buffer.from(base64, 'base64')
+  // Writing it again is the whole test of padding, spare bits and '=' in the middle.
+  if (bytes.length === 0 || bytes.toString('base64') !== base64) throw new PemError('not-canonical', 'the base64 is cut off or wrongly padded')
+  return bytes
+}
+
+/** The one PEM form that this service writes: lines of 64, LF, a newline at the end. RFC 7468, section 2. */
+export function encodePem (label: string, der: Uint8Array): string {
+  const base64 = Buffer.from(der).toString('base64')
+  return `-----BEGIN ${label}-----\n${base64.replace(/.{1,64}/g, '$&\n')}-----END ${label}-----\n`
+}
+
+// Not String.trim(): that would also take off byte order marks and other Unicode spaces, which AWS IoT may not.
+function trim (text: string): string {
+  let start = 0
+  let end = text.length
+  while (start < end && EDGE_SPACE.includes(text[start]!)) start++
+  while (end > start && EDGE_SPACE.includes(text[end - 1]!)) end--
+  return text.slice(start, end)
+}
