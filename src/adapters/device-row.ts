@@ -1,0 +1,59 @@
+import type { Certificate, Device, DeviceState, HistoryEntry, Way } from '../vending/device.ts'
+
+/**
+ * A row as DynamoDB holds it: flat, optional attributes absent rather than null. `deviceToken`, `certinfo` and `applyState` are
+ * the attributes of the old services' rows.
+ */
+export interface DeviceRow {
+  serialNumber: string
+  state?: DeviceState
+  tokenHash?: string
+  tokenExpiresAt?: number
+  tokenSpentAt?: number
+  claimId?: string
+  claimExpiresAt?: number
+  way?: Way
+  publicKeyFingerprint?: string
+  certificateId?: string
+  certificateArn?: string
+  certificatePem?: string
+  issuedAt?: number
+  notAfter?: number
+  committedAt?: number
+  retiring?: Set<string>
+  history?: HistoryEntry[]
+  /** Present exactly on rows that somebody must finish; the key of the sparse index. */
+  unfinished?: typeof UNFINISHED
+  deviceToken?: string
+  certinfo?: string
+  applyState?: number | string
+}
+
+/** The one partition of the sparse index of unfinished rows. */
+export const UNFINISHED = 'unfinished'
+
+/** The domain's view of a row. */
+export function deviceOf (row: DeviceRow): Device {
+  return {
+    serialNumber: row.serialNumber,
+    state: row.state ?? (wasVendedByOldService(row) ? 'ACTIVE' : 'REGISTERED'),
+    tokenHash: row.tokenHash,
+    legacyToken: typeof row.deviceToken === 'string' ? row.deviceToken : undefined,
+    tokenExpiresAt: row.tokenExpiresAt,
+    claim: row.claimId === undefined ? undefined : { claimId: row.claimId, claimExpiresAt: row.claimExpiresAt ?? 0 },
+    certificate: certificateOf(row),
+    retiring: [...row.retiring ?? []],
+    committedAt: row.committedAt,
+    history: row.history ?? []
+  }
+}
+
+function certificateOf (row: DeviceRow): Certificate | undefined {
+  const { certificateId, certificateArn, certificatePem, publicKeyFingerprint, way, issuedAt, notAfter } = row
+  if (!certificateId || !certificateArn || !certificatePem || !publicKeyFingerprint || !way || !issuedAt || !notAfter) return undefined
+  return { certificateId, certificateArn, certificatePem, publicKeyFingerprint, way, issuedAt, notAfter }
+}
+
+function wasVendedByOldService ({ certinfo, applyState }: DeviceRow): boolean {
+  return Boolean(certinfo) || Number(applyState) === -1
+}

@@ -1,0 +1,32 @@
+import { type CreateTableCommandInput, CreateTableCommand, type DynamoDBClient, ResourceInUseException } from '@aws-sdk/client-dynamodb'
+
+/** The sparse index of unfinished rows, in the order in which their claims expire. */
+export const UNFINISHED_INDEX = 'unfinished'
+
+/** The registry's table, as Terraform makes it in production. */
+function deviceTable (tableName: string): CreateTableCommandInput {
+  return {
+    TableName: tableName,
+    BillingMode: 'PAY_PER_REQUEST',
+    AttributeDefinitions: [
+      { AttributeName: 'serialNumber', AttributeType: 'S' },
+      { AttributeName: 'unfinished', AttributeType: 'S' },
+      { AttributeName: 'claimExpiresAt', AttributeType: 'N' }
+    ],
+    KeySchema: [{ AttributeName: 'serialNumber', KeyType: 'HASH' }],
+    GlobalSecondaryIndexes: [{
+      IndexName: UNFINISHED_INDEX,
+      KeySchema: [{ AttributeName: 'unfinished', KeyType: 'HASH' }, { AttributeName: 'claimExpiresAt', KeyType: 'RANGE' }],
+      Projection: { ProjectionType: 'KEYS_ONLY' }
+    }]
+  }
+}
+
+/** Creates the registry's table where there is none: for laptops and tests, never in production. */
+export async function ensureDeviceTable (client: DynamoDBClient, tableName: string): Promise<void> {
+  try {
+    await client.send(new CreateTableCommand(deviceTable(tableName)))
+  } catch (cause) {
+    if (!(cause instanceof ResourceInUseException)) throw cause
+  }
+}

@@ -1,0 +1,145 @@
+import {
+  AttachPolicyCommand, AttachThingPrincipalCommand, CreateCertificateFromCsrCommand, CreateKeysAndCertificateCommand,
+  CreateThingCommand, DeleteCertificateCommand, DescribeEndpointCommand, type IoTClient, UpdateCertificateCommand
+} from '@aws-sdk/client-iot'
+import { CvmError } from '../errors.ts'
+import { CertificateStateConflict, type ControlPlane, type IssuedCertificate, type KeyPair } from '../vending/control-plane.ts'
+
+interface IotSettings {
+  /** Never retries. */
+  issuing: IoTClient
+  /** Retries within bounds. */
+  binding: IoTClient
+  policyName: string
+  /** A fixed endpoint for devices; asked of AWS IoT when absent. */
+  endpoint: string | undefined
+}
+
+/** AWS IoT's control plane through the SDK. */
+export class IotControlPlane implements ControlPlane {
+  readonly #settings: IotSettings
+  #endpoint: Promise<string> | undefined
+
+  constructor (settings: IotSettings) {
+    this.#settings = settings
+    if (settings.endpoint) this.#endpoint = Promise.resolve(settings.endpoint)
+  }
+
+  async createCertificateFromCsr (csrPem: string, signal: AbortSignal): Promise<IssuedCertificate> {
+    const command = new CreateCertificateFromCsrCommand({ certificateSigningRequest: csrPem, setAsActive: false })
+    try {
+      return issuedOf(await this.#settings.issuing.send(command, { abortSignal: signal }))
+    } catch (cause) {
+      if (nameOf(cause) !== 'InvalidRequestException') throw failureOf(cause)
+      throw new CvmError('csr-rejected', { reason: 'refused-by-aws-iot', detail: 'AWS IoT refused the CSR', cause })
+    }
+  }
+
+  async createKeysAndCertificate (signal: AbortSignal): Promise<IssuedCertificate & { keyPair: KeyPair }> {
+    const command = new CreateKeysAndCertificateCommand({ setAsActive: false })
+    const answer = await failing(this.#settings.issuing.send(command, { abortSignal: signal }))
+    const { PublicKey, PrivateKey } = answer.keyPair ?? {}
+    if (!PublicKey || !PrivateKey) throw new CvmError('aws-iot-unavailable', { detail: 'AWS IoT sent no key pair' })
+    return { ...issuedOf(answer), keyPair: { publicKey: PublicKey, privateKey: PrivateKey } }
+  }
+
+  async ensureThing (thingName: string, signal: AbortSignal): Promise<void> {
+    try {
+      await this.#settings.binding.send(new CreateThingCommand({ thingName }), { abortSignal: signal })
+    } catch (cause) {
+      if (nameOf(cause) !== 'ResourceAlreadyExistsException') throw failureOf(cause)
+    }
+  }
+
+  async bind (certificateArn: string, thingName: string, signal: AbortSignal): Promise<void> {
+    const { binding, policyName } = this.#settings
+    const principal = { thingName, principal: certificateArn, thingPrincipalType: 'EXCLUSIVE_THING' as const }
+    await failing(Promise.all([
+      binding.send(new AttachPolicyCommand({ policyName, target: certificateArn }), { abortSignal: signal }),
+      binding.send(new AttachThingPrincipalCommand(principal), { abortSignal: signal })
+    ]))
+  }
+
+  activate (certificateId: string, signal: AbortSignal): Promise<void> {
+    return this.#update(certificateId, 'ACTIVE', signal)
+  }
+
+  deactivate (certificateId: string, signal: AbortSignal): Promise<void> {
+    return this.#update(certificateId, 'INACTIVE', signal)
+  }
+
+  async revoke (certificateId: string, signal: AbortSignal): Promise<void> {
+    try {
+      await this.#update(certificateId, 'REVOKED', signal)
+    } catch (cause) {
+      if (!(cause instanceof CertificateStateConflict)) throw cause
+    }
+  }
+
+  async deleteUnbound (certificateId: string, signal: AbortSignal): Promise<void> {
+    try {
+      await this.#settings.issuing.send(new DeleteCertificateCommand({ certificateId }), { abortSignal: signal })
+    } catch (cause) {
+      if (nameOf(cause) !== 'ResourceNotFoundException') throw failureOf(cause)
+    }
+  }
+
+  endpoint (): Promise<string> {
+    this.#endpoint ??= this.#describeEndpoint().catch((cause: unknown) => {
+      this.#endpoint = undefined
+      throw cause
+    })
+    return this.#endpoint
+  }
+
+  async checkReachable (): Promise<void> {
+    await this.#describeEndpoint()
+  }
+
+  async #describeEndpoint (): Promise<string> {
+    const { endpointAddress } = await failing(this.#settings.binding.send(new DescribeEndpointCommand({ endpointType: 'iot:Data-ATS' })))
+    if (!endpointAddress) throw new CvmError('aws-iot-unavailable', { detail: 'AWS IoT named no endpoint' })
+    return endpointAddress
+  }
+
+  async #update (certificateId: string, newStatus: 'ACTIVE' | 'INACTIVE' | 'REVOKED', signal: AbortSignal): Promise<void> {
+    try {
+      await this.#settings.binding.send(new UpdateCertificateCommand({ certificateId, newStatus }), { abortSignal: signal })
+    } catch (cause) {
+      if (['CertificateStateException', 'ResourceNotFoundException'].includes(nameOf(cause))) {
+        throw new CertificateStateConflict(`certificate ${certificateId} cannot become ${newStatus}`, { cause })
+      }
+      throw failureOf(cause)
+    }
+  }
+}
+
+function issuedOf (answer: { [K in keyof IssuedCertificate]?: string | undefined }): IssuedCertificate {
+  const { certificateId, certificateArn, certificatePem } = answer
+  if (!certificateId || !certificateArn || !certificatePem) throw new CvmError('aws-iot-unavailable', { detail: 'AWS IoT sent no certificate' })
+  return { certificateId, certificateArn, certificatePem }
+}
+
+async function failing<T> (call: Promise<T>): Promise<T> {
+  try {
+    return await call
+  } catch (cause) {
+    throw failureOf(cause)
+  }
+}
+
+function nameOf (cause: unknown): string {
+  return cause instanceof Error ? cause.name : ''
+}
+
+/** What an SDK failure means to a caller. By name before status: AWS IoT throttles with 400 here and 429 there. */
+function failureOf (cause: unknown): CvmError {
+  if (cause instanceof CvmError) return cause
+  const name = nameOf(cause)
+  const status = (cause as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode ?? 0
+  if (name === 'AbortError') return new CvmError('deadline-exceeded', { retryAfterMs: 2_000, cause })
+  if (/Throttl|TooManyRequests/.test(name) || status === 429) return new CvmError('aws-iot-throttled', { retryAfterMs: 2_000, cause })
+  // A body that is no JSON, such as a proxy's page, reaches us as a SyntaxError with whatever status it came with.
+  if (status >= 400 && status < 500 && name !== 'SyntaxError') return new CvmError('aws-iot-refused', { cause })
+  return new CvmError('aws-iot-unavailable', { retryAfterMs: 2_000, cause })
+}

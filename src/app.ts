@@ -1,0 +1,166 @@
+import { randomUUID } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import helmet from '@fastify/helmet'
+import { DynamoDBDocumentClient } from '@aws-sdk/lib-dynamodb'
+import Fastify, { type FastifyInstance, type FastifyServerOptions, LogController } from 'fastify'
+import type { Logger } from 'pino'
+import { type AwsSettings, dynamodbClient, iotBindingClient, iotIssuingClient } from './adapters/aws-clients.ts'
+import { ensureDeviceTable } from './adapters/device-table.ts'
+import { DynamoDbDeviceRegistry } from './adapters/dynamodb-device-registry.ts'
+import { IotControlPlane } from './adapters/iot-control-plane.ts'
+import { amazonRootCas } from './adapters/trust-anchors.ts'
+import type { Config } from './config.ts'
+import { CvmError, ERRORS } from './errors.ts'
+import { buildOps } from './ops.ts'
+import { drain } from './plugins/drain.ts'
+import { answerUnreadable, errorHandler, sendFrameworkError } from './plugins/error-handler.ts'
+import { type Metrics, createMetrics, requestMetrics } from './plugins/metrics.ts'
+import { overload } from './plugins/overload.ts'
+import { rateLimits } from './plugins/rate-limit.ts'
+import { vendRoutes } from './routes/vend.ts'
+import type { DeviceRegistry } from './vending/device-registry.ts'
+import { type TokenHasher, tokenHasher } from './vending/registration-token.ts'
+import { renewAfter } from './vending/renewal-time.ts'
+import { type VendDeps, type VendRequest, type Vended, vend } from './vending/vend.ts'
+
+/** Nothing here is a page. */
+const NO_CONTENT = { useDefaults: false, directives: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] } }
+
+/** What is around the service: given by the environment in production, by local mode on a laptop. */
+export interface Surroundings {
+  log: Logger
+  version: string
+  tls?: { cert: string, key: string }
+  rootCaPem?: string
+  credentials?: { accessKeyId: string, secretAccessKey: string }
+}
+
+export interface App {
+  service: FastifyInstance
+  ops: FastifyInstance
+  registry: DeviceRegistry
+  hashToken: TokenHasher
+  /** Ends the connections to AWS; call after both listeners are closed. */
+  release: () => void
+}
+
+/** Joins the parts, in the order in which they depend on each other. Nothing listens yet. */
+export async function buildApp (config: Config, surroundings: Surroundings): Promise<App> {
+  const { log, version } = surroundings
+  const metrics = createMetrics({ version, node: process.version })
+
+  const aws: AwsSettings = {
+    region: config.AWS_REGION,
+    dynamodbEndpoint: config.AWS_ENDPOINT_URL_DYNAMODB || undefined,
+    iotEndpoint: config.AWS_ENDPOINT_URL_IOT || undefined,
+    callTimeoutMs: config.AWS_CALL_TIMEOUT_MS,
+    credentials: surroundings.credentials,
+    observe (service, operation, result, durationMs) {
+      metrics.awsCalls.inc({ service, operation, result })
+      metrics.awsSeconds.observe({ service, operation }, durationMs / 1000)
+    }
+  }
+  const dynamodb = dynamodbClient(aws)
+  const issuing = iotIssuingClient(aws)
+  const binding = iotBindingClient(aws)
+  if (config.CREATE_TABLES) await ensureDeviceTable(dynamodb, config.DEVICE_TABLE)
+
+  const registry = new DynamoDbDeviceRegistry(DynamoDBDocumentClient.from(dynamodb), config.DEVICE_TABLE)
+  const controlPlane = new IotControlPlane({
+    issuing,
+    binding,
+    policyName: config.IOT_POLICY_NAME,
+    endpoint: config.IOT_ENDPOINT || undefined
+  })
+  const hashToken = tokenHasher(config.TOKEN_PEPPER)
+  const rootCaPem = surroundings.rootCaPem ?? (config.ROOT_CA_FILE ? readFileSync(config.ROOT_CA_FILE, 'utf8') : amazonRootCas())
+
+  const service = Fastify(serverOptions(config, surroundings))
+  service.addHook('onRequest', async (request, reply) => { reply.header('x-request-id', request.id) })
+  await service.register(drain)
+  await service.register(requestMetrics, { metrics })
+  await service.register(helmet, { contentSecurityPolicy: NO_CONTENT })
+  await service.register(rateLimits, {
+    addressMax: config.RATE_LIMIT_ADDRESS_MAX,
+    serialMax: config.RATE_LIMIT_SERIAL_MAX,
+    windowMs: config.RATE_LIMIT_WINDOW_MS,
+    onLimited: limit => metrics.rateLimited.inc({ limit })
+  })
+  await service.register(errorHandler, { onFailure: code => metrics.refusals.inc({ code }) })
+  await service.register(overload, {
+    maxInFlight: config.MAX_IN_FLIGHT,
+    maxEventLoopDelayMs: config.MAX_EVENT_LOOP_DELAY_MS,
+    onInFlight: count => metrics.inFlight.set(count)
+  })
+
+  await service.register(vendRoutes, {
+    vend: vending({ config, log, metrics, registry, controlPlane, hashToken }),
+    connection: async () => ({ endpoint: await controlPlane.endpoint(), rootCaPem }),
+    renewAfter: certificate => renewAfter(certificate, config.RENEW_AFTER_MS)
+  })
+  service.refuseOtherMethods()
+  await service.ready()
+
+  const ops = buildOps({
+    metrics,
+    unready: () => service.isDraining() ? 'draining' : service.isOverloaded() ? 'overloaded' : undefined,
+    dependencies: { dynamodb: () => registry.find('healthz'), 'aws-iot': () => controlPlane.checkReachable() },
+    now: Date.now
+  })
+  return { service, ops, registry, hashToken, release: () => { for (const client of [dynamodb, issuing, binding]) client.destroy() } }
+}
+
+function serverOptions (config: Config, { log, tls }: Surroundings): FastifyServerOptions {
+  // Node looks for overdue requests only every half minute unless told otherwise.
+  const limits = { maxHeaderSize: 16_384, headersTimeout: 10_000, connectionsCheckingInterval: 1_000 }
+  return {
+    loggerInstance: log,
+    logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
+    ...(tls ? { https: { ...tls, minVersion: 'TLSv1.2', ...limits } } : { http: limits }),
+    bodyLimit: 16_384,
+    requestTimeout: 15_000,
+    handlerTimeout: config.CLAIM_LIFETIME_MS,
+    return503OnClosing: false,
+    trustProxy: config.TRUST_PROXY_CIDRS.length > 0 ? config.TRUST_PROXY_CIDRS : false,
+    genReqId: ({ headers }) => requestIdOf(headers['x-request-id']),
+    ajv: { customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, allErrors: true } },
+    clientErrorHandler: (error, socket) => answerUnreadable(error, socket, log),
+    frameworkErrors: sendFrameworkError
+  } as FastifyServerOptions
+}
+
+/** The caller's request id where it is a plain one, so that its logs and ours can be joined; else a new one. */
+function requestIdOf (given: string | string[] | undefined): string {
+  return typeof given === 'string' && /^[A-Za-z0-9._:-]{8,64}$/.test(given) ? given : randomUUID()
+}
+
+type VendingParts = Pick<VendDeps, 'registry' | 'controlPlane' | 'hashToken'> & { config: Config, log: Logger, metrics: Metrics }
+
+/** The use case with its settings, its clock and its eyes. */
+function vending ({ config, log, metrics, ...parts }: VendingParts) {
+  const deps: VendDeps = {
+    ...parts,
+    now: Date.now,
+    newClaimId: randomUUID,
+    deadline: () => AbortSignal.timeout(config.VEND_DEADLINE_MS),
+    claimLifetimeMs: config.CLAIM_LIFETIME_MS,
+    replayWindowMs: config.REPLAY_WINDOW_MS,
+    onStep: (step, durationMs, ok) => metrics.stepSeconds.observe({ step, result: ok ? 'ok' : 'failed' }, durationMs / 1000),
+    onLeftover (what, requestId, cause) {
+      metrics.leftovers.inc({ what })
+      log.warn({ what, requestId, cause: (cause as Error).name }, 'left to reconcile')
+    }
+  }
+  return async (request: VendRequest): Promise<Vended> => {
+    const way = request.certificateSigningRequest === undefined ? 'keys' : 'csr'
+    try {
+      const vended = await vend(request, deps)
+      metrics.vends.inc({ way, outcome: vended.outcome })
+      return vended
+    } catch (cause) {
+      const isRefusal = cause instanceof CvmError && ERRORS[cause.code].status < 500
+      metrics.vends.inc({ way, outcome: isRefusal ? 'refused' : 'failed' })
+      throw cause
+    }
+  }
+}

@@ -1,0 +1,140 @@
+import { readFileSync } from 'node:fs'
+import { isIP } from 'node:net'
+import { type Static, Type } from 'typebox'
+import envSchema from 'env-schema'
+
+const port = (initial: number, description: string) => Type.Integer({ minimum: 0, maximum: 65_535, default: initial, description })
+const positive = (initial: number, description: string) => Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER, default: initial, description })
+/** Short enough for a timer, in milliseconds. */
+const timer = (initial: number, description: string) => Type.Integer({ minimum: 1, maximum: 600_000, default: initial, description })
+const text = (initial: string, description: string) => Type.String({ default: initial, description })
+
+/** Every setting of the service: environment variable, type, default and meaning. The README's table is checked against it. */
+export const SETTINGS = Type.Object({
+  NODE_ENV: text('', '`production` turns local mode off for good'),
+  CVM_LOCAL: Type.Optional(Type.Boolean({ description: 'local mode: AWS stand-ins in this process; on unless `NODE_ENV=production`' })),
+  CVM_LOCAL_DIR: text('.cvm', 'where local mode keeps its files; empty: in memory'),
+  LOCAL_IOT_PORT: port(8001, 'local mode: port of the AWS IoT API'),
+  LOCAL_DYNAMODB_PORT: port(8000, 'local mode: port of DynamoDB'),
+  LOCAL_MQTT_PORT: port(8883, 'local mode: port of the MQTT broker'),
+  HOST: text('', 'address to listen on; default `127.0.0.1` in local mode, `0.0.0.0` otherwise'),
+  PORT: port(8443, 'port of the service'),
+  OPS_PORT: port(9464, 'port of `/livez`, `/readyz`, `/healthz`, `/metrics`'),
+  LOG_LEVEL: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], { default: 'info', description: 'least level that is logged' }),
+  TLS_CERT_FILE: text('', 'certificate chain (PEM) when TLS ends here; with `TLS_KEY_FILE`'),
+  TLS_KEY_FILE: text('', 'private key (PEM) when TLS ends here; with `TLS_CERT_FILE`'),
+  TRUST_PROXY_CIDRS: text('', 'networks of the load balancer, comma-separated; whose `X-Forwarded-For` is believed'),
+  AWS_REGION: text('us-east-1', 'region of AWS IoT and DynamoDB'),
+  AWS_ENDPOINT_URL_DYNAMODB: text('', 'another DynamoDB endpoint; local mode then starts none of its own'),
+  AWS_ENDPOINT_URL_IOT: text('', 'another AWS IoT endpoint'),
+  DEVICE_TABLE: text('iot-cvm-device-info', 'table of the device registry'),
+  CREATE_TABLES: Type.Optional(Type.Boolean({ description: 'create missing tables at start; on in local mode only' })),
+  IOT_POLICY_NAME: text('cvm-device-policy', 'AWS IoT policy that every certificate gets'),
+  IOT_ENDPOINT: text('', 'endpoint that devices are told; asked of AWS IoT when empty'),
+  ROOT_CA_FILE: text('', 'root certificates that devices are told (PEM); Amazon Root CA 1 and 3 when empty'),
+  TOKEN_PEPPER: text('', 'base64 of at least 32 random bytes that key the hashes of registration tokens; required outside local mode'),
+  CLAIM_LIFETIME_MS: timer(30_000, 'how long a worker may hold a device; longer than `VEND_DEADLINE_MS`'),
+  VEND_DEADLINE_MS: timer(20_000, 'how long one vend may take'),
+  REPLAY_WINDOW_MS: positive(30 * 24 * 3_600_000, 'how long after a vend the same request gets the same certificate'),
+  RENEW_AFTER_MS: positive(365 * 24 * 3_600_000, 'age at which devices are told to renew'),
+  AWS_CALL_TIMEOUT_MS: timer(5_000, 'time for one attempt of one AWS call'),
+  RATE_LIMIT_ADDRESS_MAX: positive(600, 'requests per address and window'),
+  RATE_LIMIT_SERIAL_MAX: positive(10, 'vend requests per serial number and window'),
+  RATE_LIMIT_WINDOW_MS: positive(60_000, 'the window of both limits'),
+  MAX_IN_FLIGHT: positive(512, 'requests worked on at once; more are answered 503'),
+  MAX_EVENT_LOOP_DELAY_MS: timer(1_000, 'mean delay of the event loop above which requests are answered 503'),
+  SHUTDOWN_TIMEOUT_MS: timer(8_000, 'time for requests in flight after SIGTERM'),
+  DRAIN_DELAY_MS: Type.Integer({ minimum: 0, maximum: 60_000, default: 0, description: 'time between unready and closed after SIGTERM, for balancers that poll' })
+})
+
+type Settings = Static<typeof SETTINGS>
+
+/** The settings, checked and completed. */
+export interface Config extends Omit<Settings, 'CVM_LOCAL' | 'CREATE_TABLES' | 'TOKEN_PEPPER' | 'TRUST_PROXY_CIDRS'> {
+  CVM_LOCAL: boolean
+  CREATE_TABLES: boolean
+  TOKEN_PEPPER: Buffer
+  TRUST_PROXY_CIDRS: string[]
+}
+
+/** The settings are not usable; `faults` names each one and what it allows. */
+export class ConfigError extends Error {
+  readonly faults: readonly string[]
+  constructor (faults: readonly string[]) {
+    super(`the configuration has ${faults.length} ${faults.length === 1 ? 'fault' : 'faults'}:\n${faults.map(fault => `  ${fault}`).join('\n')}`)
+    this.name = 'ConfigError'
+    this.faults = faults
+  }
+}
+
+const LOCAL_PEPPER = Buffer.alloc(32, 'local mode only')
+
+/** Reads the environment. Raises {@link ConfigError} with every fault at once, never with a secret's value. */
+export function readConfig (env: Readonly<Record<string, string | undefined>>): Config {
+  const { settings, faults } = readSettings(env)
+  const isProduction = settings.NODE_ENV === 'production'
+  const local = settings.CVM_LOCAL ?? !isProduction
+  const pepper = Buffer.from(settings.TOKEN_PEPPER, 'base64')
+  const cidrs = settings.TRUST_PROXY_CIDRS.split(',').map(cidr => cidr.trim()).filter(Boolean)
+  const expect = (holds: boolean, fault: string) => { if (!holds) faults.push(fault) }
+
+  expect(!(local && isProduction), 'CVM_LOCAL must not be true when NODE_ENV is production')
+  if (!local || settings.TOKEN_PEPPER) {
+    expect(pepper.length >= 32 && pepper.toString('base64') === settings.TOKEN_PEPPER,
+      'TOKEN_PEPPER must be the base64 of at least 32 random bytes, such as `openssl rand -base64 32` prints')
+  }
+  expect(Boolean(settings.TLS_CERT_FILE) === Boolean(settings.TLS_KEY_FILE), 'TLS_CERT_FILE and TLS_KEY_FILE must be set together')
+  for (const name of ['TLS_CERT_FILE', 'TLS_KEY_FILE', 'ROOT_CA_FILE'] as const) {
+    expect(!settings[name] || isReadable(settings[name]), `${name} must name a file that can be read`)
+  }
+  for (const cidr of cidrs) expect(isCidr(cidr), `TRUST_PROXY_CIDRS must hold networks such as 10.0.0.0/16, not ${JSON.stringify(cidr)}`)
+  expect(settings.CLAIM_LIFETIME_MS > settings.VEND_DEADLINE_MS, 'CLAIM_LIFETIME_MS must be greater than VEND_DEADLINE_MS')
+  if (faults.length > 0) throw new ConfigError(faults)
+
+  return {
+    ...settings,
+    CVM_LOCAL: local,
+    CREATE_TABLES: settings.CREATE_TABLES ?? local,
+    HOST: settings.HOST || (local ? '127.0.0.1' : '0.0.0.0'),
+    TOKEN_PEPPER: settings.TOKEN_PEPPER ? pepper : LOCAL_PEPPER,
+    TRUST_PROXY_CIDRS: cidrs
+  }
+}
+
+/** The settings by type; those at fault stand at their defaults, so that the rest can be checked too. */
+function readSettings (env: Readonly<Record<string, string | undefined>>): { settings: Settings, faults: string[] } {
+  const data = Object.fromEntries(Object.keys(SETTINGS.properties).filter(name => env[name] !== undefined).map(name => [name, env[name]]))
+  const read = (given: object) => envSchema<Settings>({ schema: structuredClone(SETTINGS), data: given as Record<string, string>, env: false })
+  try {
+    return { settings: read(data), faults: [] }
+  } catch (cause) {
+    const { errors } = cause as { errors?: { instancePath: string }[] }
+    if (!errors) throw cause
+    const names = [...new Set(errors.map(error => error.instancePath.slice(1)))]
+    const sound = Object.fromEntries(Object.entries(data).filter(([name]) => !names.includes(name)))
+    return { settings: read(sound), faults: names.map(name => `${name} must be ${allowed(name)}, not ${JSON.stringify(data[name])}`) }
+  }
+}
+
+/** What a setting allows, in words. */
+export function allowed (name: string): string {
+  const schema = SETTINGS.properties[name as keyof Settings] as { type?: string, enum?: readonly string[], minimum?: number, maximum?: number }
+  if (schema.enum) return `one of ${schema.enum.join(', ')}`
+  if (schema.type === 'boolean') return 'true or false'
+  if (schema.type !== 'integer') return 'text'
+  return schema.maximum === Number.MAX_SAFE_INTEGER ? `a whole number from ${schema.minimum}` : `a whole number from ${schema.minimum} to ${schema.maximum}`
+}
+
+function isReadable (file: string): boolean {
+  try {
+    return readFileSync(file).length > 0
+  } catch {
+    return false
+  }
+}
+
+function isCidr (cidr: string): boolean {
+  const [address = '', bits, ...rest] = cidr.split('/')
+  const version = isIP(address)
+  return version !== 0 && rest.length === 0 && (bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128)))
+}

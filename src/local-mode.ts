@@ -1,0 +1,92 @@
+import { randomBytes } from 'node:crypto'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Logger } from 'pino'
+import type { App, Surroundings } from './app.ts'
+import type { Config } from './config.ts'
+import { startLocal } from './local/start.ts'
+
+/** Local mode as the process sees it: what replaces settings and surroundings, and what to say once everything listens. */
+export interface LocalMode {
+  settings: Pick<Config, 'AWS_ENDPOINT_URL_DYNAMODB' | 'AWS_ENDPOINT_URL_IOT'>
+  surroundings: Pick<Surroundings, 'tls' | 'rootCaPem' | 'credentials'>
+  /** Registers the sample device, leaves the addresses in the local folder and prints what to try. */
+  welcome: (app: App, urls: { serviceUrl: string, opsUrl: string }) => Promise<void>
+  close: () => Promise<void>
+}
+
+/** Starts the stand-ins for AWS (DESIGN section 7). Rejects with an error that names the setting when a port is taken. */
+export async function startLocalMode (config: Config, log: Logger): Promise<LocalMode> {
+  const dir = config.CVM_LOCAL_DIR
+  if (dir) mkdirSync(dir, { recursive: true, mode: 0o700 })
+  const aws = await startLocal({
+    host: config.HOST,
+    iotPort: config.LOCAL_IOT_PORT,
+    mqttPort: config.LOCAL_MQTT_PORT,
+    dynamodbPort: config.LOCAL_DYNAMODB_PORT,
+    ...(config.AWS_ENDPOINT_URL_DYNAMODB && { dynamodbUrl: config.AWS_ENDPOINT_URL_DYNAMODB }),
+    dir,
+    policyName: config.IOT_POLICY_NAME,
+    region: config.AWS_REGION,
+    log: log.child({ part: 'local' })
+  })
+  return {
+    settings: { AWS_ENDPOINT_URL_DYNAMODB: aws.dynamodbUrl, AWS_ENDPOINT_URL_IOT: aws.iotUrl },
+    surroundings: { tls: aws.serverTls, rootCaPem: aws.rootCaPem, credentials: { accessKeyId: 'local', secretAccessKey: 'local' } },
+    async welcome (app, { serviceUrl, opsUrl }) {
+      const { dynamodbUrl, iotUrl, mqttUrl } = aws
+      if (dir) {
+        const device = await sampleDevice(app, join(dir, 'demo-device.json'))
+        keep(join(dir, 'root-ca.pem'), aws.rootCaPem)
+        // Last, because its presence says that everything above is there.
+        keep(join(dir, 'endpoints.json'), JSON.stringify({ serviceUrl, opsUrl, iotUrl, dynamodbUrl, mqttUrl }, null, 2))
+        console.log(toTry(dir, device.serialNumber, { serviceUrl, opsUrl, mqttUrl, iotUrl }))
+      }
+    },
+    close: () => aws.close()
+  }
+}
+
+interface SampleDevice { serialNumber: string, registrationToken: string }
+
+/** The device of the last start where its file is still there, else a new one; registered unless it is already. */
+async function sampleDevice ({ registry, hashToken }: App, file: string): Promise<SampleDevice> {
+  const device = readDevice(file) ?? {
+    serialNumber: `demo-${randomBytes(3).toString('hex')}`,
+    registrationToken: randomBytes(32).toString('base64url')
+  }
+  const tokenHash = hashToken(device.serialNumber, device.registrationToken)
+  await registry.register({ serialNumber: device.serialNumber, tokenHash, tokenExpiresAt: undefined }, Date.now(), 'local-mode')
+  keep(file, JSON.stringify(device, null, 2))
+  return device
+}
+
+function readDevice (file: string): SampleDevice | undefined {
+  try {
+    return JSON.parse(readFileSync(file, 'utf8')) as SampleDevice
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw cause
+  }
+}
+
+function keep (file: string, content: string): void {
+  writeFileSync(file, `${content.trimEnd()}\n`, { mode: 0o600 })
+}
+
+function toTry (dir: string, serialNumber: string, urls: Record<'serviceUrl' | 'opsUrl' | 'mqttUrl' | 'iotUrl', string>): string {
+  return `
+The Certificate Vending Machine runs in local mode: no AWS account, nothing outside this machine.
+
+  service  ${urls.serviceUrl}    health and metrics  ${urls.opsUrl}
+  MQTT     ${urls.mqttUrl}    AWS IoT API         ${urls.iotUrl}
+
+A sample device is registered: ${serialNumber} (its token is in ${join(dir, 'demo-device.json')}). To try, in another terminal:
+
+  npm run cvm -- device enroll --device-file ${join(dir, 'demo-device.json')} --out my-device
+  npm run cvm -- device connect --dir my-device
+  npm run cvm -- verify my-device/iot-certificate.pem.crt
+
+Or with curl and openssl: see README.md. Ctrl-C stops it.
+`
+}

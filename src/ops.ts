@@ -1,0 +1,50 @@
+import Fastify, { type FastifyInstance } from 'fastify'
+import type { Metrics } from './plugins/metrics.ts'
+
+interface OpsOptions {
+  metrics: Metrics
+  /** Why this task should get no requests; undefined when it should. */
+  unready: () => 'draining' | 'overloaded' | undefined
+  /** A check for each dependency, which rejects when it is down. */
+  dependencies: Readonly<Record<string, () => Promise<unknown>>>
+  now: () => number
+}
+
+/** Asked more often than this, `/healthz` repeats its last findings, so that watching costs no quota. */
+const RECHECK_MS = 10_000
+
+/** The listener for machines that watch: health that tells the truth, and metrics. Not for the internet. */
+export function buildOps ({ metrics, unready, dependencies, now }: OpsOptions): FastifyInstance {
+  const app = Fastify({ logger: false, forceCloseConnections: true })
+
+  app.get('/livez', async () => ({ status: 'alive' }))
+
+  // About this task alone: if it looked at DynamoDB, every task would turn unready together and the balancer would fail open.
+  app.get('/readyz', async (_request, reply) => {
+    const reason = unready()
+    return reply.code(reason ? 503 : 200).send({ status: reason ?? 'ready' })
+  })
+
+  let checkedAt = -Infinity
+  let findings: Promise<Record<string, 'up' | 'down'>>
+  app.get('/healthz', async (_request, reply) => {
+    if (now() - checkedAt > RECHECK_MS) {
+      checkedAt = now()
+      findings = checkAll()
+    }
+    const found = await findings
+    const healthy = Object.values(found).every(state => state === 'up')
+    return reply.code(healthy ? 200 : 503).send({ status: healthy ? 'healthy' : 'degraded', dependencies: found })
+  })
+
+  app.get('/metrics', async (_request, reply) => reply.type(metrics.register.contentType).send(await metrics.register.metrics()))
+  return app
+
+  async function checkAll (): Promise<Record<string, 'up' | 'down'>> {
+    return Object.fromEntries(await Promise.all(Object.entries(dependencies).map(async ([dependency, check]) => {
+      const state = await check().then(() => 'up' as const, () => 'down' as const)
+      metrics.dependencyUp.set({ dependency }, state === 'up' ? 1 : 0)
+      return [dependency, state] as const
+    })))
+  }
+}

@@ -1,0 +1,94 @@
+import type { Socket } from 'node:net'
+import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply, FastifyRequest, HTTPMethods, RouteOptions } from 'fastify'
+import fp from 'fastify-plugin'
+import { CvmError, ERRORS, type ErrorCode } from '../errors.ts'
+import { problemOf, toCvmError } from './problem.ts'
+
+const PROBLEM_JSON = 'application/problem+json'
+const METHODS: readonly HTTPMethods[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
+
+interface ErrorHandlerOptions {
+  /** Told of every failure that is answered. */
+  onFailure: (code: ErrorCode) => void
+}
+
+/** Renders every failure as problem+json: those of handlers, schemas and the framework, unknown addresses and wrong methods. */
+export const errorHandler = fp<ErrorHandlerOptions>(async (app, { onFailure }) => {
+  app.setErrorHandler((thrown, request, reply) => {
+    const error = toCvmError(thrown)
+    onFailure(error.code)
+    log(request, error)
+    return send(request, reply, error)
+  })
+  app.setNotFoundHandler({ preHandler: app.rateLimit() }, () => { throw new CvmError('not-found') })
+  answerWrongMethods(app)
+}, { name: 'error-handler', dependencies: ['@fastify/rate-limit'] })
+
+/** Every address answers the methods that it has no handler for with 405 and `Allow` (RFC 9110 section 15.5.6). */
+function answerWrongMethods (app: FastifyInstance): void {
+  const allowed = new Map<string, Set<string>>()
+  app.addHook('onRoute', ({ url, method }: RouteOptions) => {
+    const methods = allowed.get(url) ?? allowed.set(url, new Set()).get(url)
+    for (const each of [method].flat()) methods?.add(each)
+  })
+  app.addHook('onReady', async () => { allowed.clear() })
+  app.decorate('refuseOtherMethods', () => {
+    for (const [url, methods] of [...allowed]) {
+      const allow = [...methods].sort().join(', ')
+      app.route({
+        url,
+        method: METHODS.filter(method => !methods.has(method)),
+        schema: { hide: true } as object,
+        onRequest: (_request, reply, done) => {
+          reply.header('allow', allow)
+          done(new CvmError('method-not-allowed'))
+        },
+        handler: () => { throw new CvmError('method-not-allowed') }
+      })
+    }
+  })
+}
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** Call once, after the last route. */
+    refuseOtherMethods: () => void
+  }
+}
+
+function send (request: FastifyRequest, reply: FastifyReply, error: CvmError) {
+  const { status } = ERRORS[error.code]
+  if (error.retryAfterMs !== undefined) reply.header('retry-after', Math.max(1, Math.ceil(error.retryAfterMs / 1000)))
+  // RFC 9110 wants a challenge with every 401; the token travels in the body, so the scheme is our own.
+  if (status === 401) reply.header('www-authenticate', 'RegistrationToken realm="cvm"')
+  return reply.code(status).header('cache-control', 'no-store').type(PROBLEM_JSON)
+    .serializer((body: unknown) => JSON.stringify(body)).send(problemOf(error, request.id))
+}
+
+/** For what fails before routing, such as a URL that cannot be decoded (Fastify's `frameworkErrors`). */
+export function sendFrameworkError (error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
+  send(request, reply.header('x-request-id', request.id), toCvmError(error))
+}
+
+/** An allow-list: SDK and parser errors carry bodies and headers, so only names and codes are logged. */
+function log (request: FastifyRequest, error: CvmError): void {
+  const { name, code, $metadata } = (error.cause ?? {}) as { name?: string, code?: string, $metadata?: { requestId?: string } }
+  const facts = { code: error.code, reason: error.reason, cause: name, causeCode: code, awsRequestId: $metadata?.requestId }
+  if (error.code !== 'internal-error') return request.log.info(facts, 'refused')
+  request.log.error({ ...facts, stack: (error.cause as Error | undefined)?.stack }, 'failed')
+}
+
+/** For requests that never become one: answers what the HTTP parser could not read, and closes (Node's `clientError`). */
+export function answerUnreadable (error: Error & { code?: string }, socket: Socket, log: FastifyBaseLogger): void {
+  if (error.code === 'ECONNRESET' || socket.destroyed) return
+  const code: ErrorCode = error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+    ? 'request-timeout'
+    : error.code === 'HPE_HEADER_OVERFLOW' ? 'headers-too-large' : 'invalid-request'
+  log.debug({ code, cause: error.code }, 'unreadable request')
+  const detail = code === 'invalid-request' ? { detail: 'this is not an HTTP/1.1 request' } : {}
+  const body = JSON.stringify(problemOf(new CvmError(code, detail)))
+  const { status, title } = ERRORS[code]
+  if (!socket.writable) return
+  socket.end(`HTTP/1.1 ${status} ${title}\r\nContent-Type: ${PROBLEM_JSON}\r\nContent-Length: ${Buffer.byteLength(body)}\r\n` +
+    `Date: ${new Date().toUTCString()}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n${body}`)
+}

@@ -1,0 +1,49 @@
+import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from '@prometheus-io/client'
+import fp from 'fastify-plugin'
+
+/** Every metric of the service. Labels take few values each: never a serial number, certificate id, URL or message. */
+export type Metrics = ReturnType<typeof createMetrics>
+
+const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20]
+
+/** A registry of its own for each service in a process, so that tests can run several. */
+export function createMetrics (build: { version: string, node: string }) {
+  const register = new Registry()
+  const registers = [register]
+  collectDefaultMetrics({ register })
+  const metrics = {
+    register,
+    vends: new Counter({ name: 'cvm_vends_total', help: 'Vend requests by way and outcome', labelNames: ['way', 'outcome'], registers }),
+    refusals: new Counter({ name: 'cvm_refusals_total', help: 'Error answers by code', labelNames: ['code'], registers }),
+    stepSeconds: new Histogram({
+      name: 'cvm_vend_step_duration_seconds', help: 'Time of each step of a vend', labelNames: ['step', 'result'], buckets: SECONDS, registers
+    }),
+    awsCalls: new Counter({
+      name: 'cvm_aws_calls_total', help: 'Calls to AWS, retries included, by their result', labelNames: ['service', 'operation', 'result'], registers
+    }),
+    awsSeconds: new Histogram({
+      name: 'cvm_aws_call_duration_seconds', help: 'Time of calls to AWS, retries included', labelNames: ['service', 'operation'], buckets: SECONDS, registers
+    }),
+    leftovers: new Counter({ name: 'cvm_leftovers_total', help: 'Clean-ups that failed and are left to reconcile', labelNames: ['what'], registers }),
+    rateLimited: new Counter({ name: 'cvm_rate_limited_total', help: 'Requests refused by a rate limit', labelNames: ['limit'], registers }),
+    inFlight: new Gauge({ name: 'cvm_http_requests_in_flight', help: 'Requests being worked on', registers }),
+    requestSeconds: new Histogram({
+      name: 'cvm_http_request_duration_seconds', help: 'Time of requests', labelNames: ['method', 'route', 'status'], buckets: SECONDS, registers
+    }),
+    dependencyUp: new Gauge({ name: 'cvm_dependency_up', help: '1 when the last call or check of a dependency succeeded', labelNames: ['dependency'], registers })
+  }
+  new Gauge({ name: 'cvm_build_info', help: 'Always 1; version and runtime as labels', labelNames: ['version', 'node'], registers }).set(build, 1)
+  for (const limit of ['address', 'serial']) metrics.rateLimited.inc({ limit }, 0)
+  for (const way of ['csr', 'keys']) metrics.vends.inc({ way, outcome: 'vended' }, 0)
+  return metrics
+}
+
+/** Measures every request by its route's pattern, and logs it from an allow-list: a URL may hold a secret, a pattern cannot. */
+export const requestMetrics = fp<{ metrics: Metrics }>(async (app, { metrics }) => {
+  app.addHook('onResponse', async (request, reply) => {
+    const { url: route = 'unknown' } = request.routeOptions
+    const { statusCode: status, elapsedTime } = reply
+    metrics.requestSeconds.observe({ method: request.method, route, status }, elapsedTime / 1000)
+    request.log.info({ method: request.method, route, status, durationMs: Math.round(elapsedTime), address: request.ip }, 'answered')
+  })
+}, { name: 'request-metrics' })

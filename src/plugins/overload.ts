@@ -1,0 +1,36 @@
+import underPressure from '@fastify/under-pressure'
+import type { FastifyInstance } from 'fastify'
+import fp from 'fastify-plugin'
+import { CvmError } from '../errors.ts'
+
+interface OverloadOptions {
+  maxInFlight: number
+  maxEventLoopDelayMs: number
+  /** Told of the number of requests being worked on, whenever it changes. */
+  onInFlight: (count: number) => void
+}
+
+class Overloaded extends CvmError {
+  constructor () {
+    super('overloaded', { retryAfterMs: 1_000 })
+  }
+}
+
+/** Answers 503 early rather than everything late: bounds what is worked on at once, and watches the event loop. */
+export const overload = fp<OverloadOptions>(async (app: FastifyInstance, { maxInFlight, maxEventLoopDelayMs, onInFlight }) => {
+  let inFlight = 0
+  app.addHook('onRequest', async (_request, reply) => {
+    onInFlight(++inFlight)
+    reply.raw.once('close', () => onInFlight(--inFlight))
+    if (inFlight > maxInFlight) throw new Overloaded()
+  })
+  await app.register(underPressure, { maxEventLoopDelay: maxEventLoopDelayMs, customError: Overloaded as never, retryAfter: 1 })
+  app.decorate('isOverloaded', () => inFlight >= maxInFlight || app.isUnderPressure())
+}, { name: 'overload' })
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** Whether requests are being turned away. */
+    isOverloaded: () => boolean
+  }
+}

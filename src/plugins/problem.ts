@@ -1,0 +1,71 @@
+import { STATUS_CODES } from 'node:http'
+import type { FastifyError } from 'fastify'
+import { CvmError, ERRORS, type ErrorCode } from '../errors.ts'
+
+/** An error answer (RFC 9457). `code`, `reason` and `errors[].pointer` are for programs, the rest for people. */
+export interface Problem {
+  type: string
+  title: string
+  status: number
+  detail: string
+  code: ErrorCode
+  reason?: string
+  remedy: string
+  requestId?: string
+  errors?: { pointer: string, detail: string }[]
+}
+
+/** Framework errors by their code, as entries of the error table. */
+const FRAMEWORK: Readonly<Record<string, ErrorCode>> = {
+  FST_ERR_CTP_INVALID_JSON_BODY: 'malformed-json',
+  FST_ERR_CTP_EMPTY_JSON_BODY: 'malformed-json',
+  FST_ERR_CTP_BODY_TOO_LARGE: 'body-too-large',
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: 'unsupported-media-type',
+  FST_ERR_HANDLER_TIMEOUT: 'deadline-exceeded',
+  FST_ERR_MAX_PARAM_LENGTH: 'uri-too-long',
+  FST_ERR_NOT_FOUND: 'not-found'
+}
+
+/** Whatever was thrown, as a failure of the table. Texts of unknown errors never reach a caller. */
+export function toCvmError (error: unknown): CvmError {
+  if (error instanceof CvmError) return error
+  const { code, statusCode, validation, name } = error as Partial<FastifyError>
+  const known = FRAMEWORK[code ?? '']
+  if (known === 'deadline-exceeded') return new CvmError(known, { retryAfterMs: 2_000, cause: error })
+  if (known) return new CvmError(known, { cause: error })
+  if (validation) return new CvmError('invalid-request', { cause: error })
+  // Thrown by the JSON parser for prototype poisoning, among others.
+  if (name === 'SyntaxError' && statusCode === 400) return new CvmError('malformed-json', { cause: error })
+  if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) return new CvmError('invalid-request', { detail: STATUS_CODES[statusCode] ?? '', cause: error })
+  return new CvmError('internal-error', { cause: error })
+}
+
+/** The problem document of a failure. */
+export function problemOf (error: CvmError, requestId?: string): Problem {
+  const { status, title, remedy } = ERRORS[error.code]
+  const faults = faultsOf(error.cause)
+  return {
+    type: `urn:cvm:problem:${error.code}`,
+    title,
+    status,
+    detail: error.message,
+    code: error.code,
+    ...(error.reason && { reason: error.reason }),
+    remedy,
+    ...(requestId && { requestId }),
+    ...(faults && { errors: faults })
+  }
+}
+
+/** Each fault of a validated body by its JSON pointer (RFC 6901); names the member, never its value. */
+function faultsOf (cause: unknown): Problem['errors'] {
+  const { validation } = (cause ?? {}) as Partial<FastifyError>
+  return validation?.map(({ instancePath, keyword, message = 'is not valid', params }) => {
+    const unknown = keyword === 'additionalProperties' ? `/${escapePointer(String(params['additionalProperty']))}` : ''
+    return { pointer: instancePath + unknown, detail: unknown ? 'is not a member of this request' : message }
+  })
+}
+
+function escapePointer (name: string): string {
+  return name.slice(0, 64).replaceAll('~', '~0').replaceAll('/', '~1')
+}

@@ -1,0 +1,57 @@
+import { readFileSync } from 'node:fs'
+import closeWithGrace from 'close-with-grace'
+import type { FastifyInstance } from 'fastify'
+import { pino } from 'pino'
+import { type App, type Surroundings, buildApp } from './app.ts'
+import { type Config, ConfigError, readConfig } from './config.ts'
+import type { LocalMode } from './local-mode.ts'
+
+/** The process: configuration, local mode if asked, listeners, graceful close. Exit codes: 0 closed, 1 failed, 2 misconfigured. */
+async function main (): Promise<void> {
+  const config = readConfig(process.env)
+  const log = pino({ level: config.LOG_LEVEL })
+  const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
+
+  const local = config.CVM_LOCAL ? await (await import('./local-mode.ts')).startLocalMode(config, log) : undefined
+  const surroundings: Surroundings = { log, version, ...tlsFiles(config), ...local?.surroundings }
+  const app = await buildApp({ ...config, ...local?.settings }, surroundings)
+  closeOnSignals(app, config, local)
+
+  const opsUrl = await listen(app.ops, config.HOST, config.OPS_PORT, 'OPS_PORT')
+  const serviceUrl = await listen(app.service, config.HOST, config.PORT, 'PORT')
+  log.info({ serviceUrl, opsUrl, version }, 'listening')
+  await local?.welcome(app, { serviceUrl, opsUrl })
+}
+
+function closeOnSignals (app: App, config: Config, local: LocalMode | undefined): void {
+  const delay = config.DRAIN_DELAY_MS + config.SHUTDOWN_TIMEOUT_MS + 1_500
+  closeWithGrace({ delay, logger: false }, async ({ err, signal }) => {
+    if (err) process.exitCode = 1
+    console.error(err ? `stopping after ${err.stack}` : `stopping on ${signal}`)
+    await app.service.drain(config.DRAIN_DELAY_MS, config.SHUTDOWN_TIMEOUT_MS)
+    await app.ops.close()
+    app.release()
+    await local?.close()
+  })
+}
+
+async function listen (server: FastifyInstance, host: string, port: number, setting: string): Promise<string> {
+  try {
+    const url = new URL(await server.listen({ host, port }))
+    if (['127.0.0.1', '[::1]'].includes(url.hostname)) url.hostname = 'localhost'
+    return url.origin
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw cause
+    throw new ConfigError([`${setting} ${port} on ${host} is taken by another program: set ${setting} to a free port`])
+  }
+}
+
+function tlsFiles ({ TLS_CERT_FILE, TLS_KEY_FILE }: Config): Pick<Surroundings, 'tls'> {
+  return TLS_CERT_FILE ? { tls: { cert: readFileSync(TLS_CERT_FILE, 'utf8'), key: readFileSync(TLS_KEY_FILE, 'utf8') } } : {}
+}
+
+main().catch((cause: unknown) => {
+  const isSettings = cause instanceof Error && (cause instanceof ConfigError || 'setting' in cause)
+  console.error(isSettings ? cause.message : cause)
+  process.exit(isSettings ? 2 : 1)
+})

@@ -1,0 +1,44 @@
+import { CvmError } from '../errors.ts'
+import type { Certificate, Device } from './device.ts'
+import type { ClaimRequest, DeviceRegistry, WriteResult } from './device-registry.ts'
+import { decide } from './lifecycle.ts'
+import { type TokenHasher, tokenMatches } from './registration-token.ts'
+
+/** The right to vend is ours, or the answer was there already. */
+export type Claimed =
+  | { kind: 'claimed' | 'resumed', device: Device }
+  | { kind: 'replay', device: Device, certificate: Certificate }
+
+interface ClaimDeps { registry: DeviceRegistry, hashToken: TokenHasher, replayWindowMs: number }
+
+/**
+ * Takes the claim on a device in one conditional write, or learns from the row that was in the way what to do instead.
+ *
+ * Unknown device, wrong token and expired token are refused alike with `device-not-authorized`, after the same work (G7);
+ * every other refusal is only told to who holds the token.
+ */
+export async function claim (request: ClaimRequest, deps: ClaimDeps): Promise<Claimed> {
+  const { registry, hashToken, replayWindowMs } = deps
+  const result = await registry.claim(request)
+  if (holds(result, request.claimId)) return { kind: 'claimed', device: result.device }
+
+  const { device } = result
+  if (!device || !tokenMatches(device, request.tokenHash, hashToken)) throw new CvmError('device-not-authorized')
+  const decision = decide(device, request, { now: request.now, replayWindowMs })
+  switch (decision.kind) {
+    case 'refuse': throw decision.error
+    case 'replay': return { kind: 'replay', device, certificate: decision.certificate }
+    case 'resume': return { kind: 'resumed', device: mustHold(await registry.resume(device, request), request.claimId) }
+    case 'supersede': return { kind: 'claimed', device: mustHold(await registry.supersede(device, request), request.claimId) }
+  }
+}
+
+/** Whether a write put the device into our hands, now or at a first try whose answer was lost. */
+function holds (result: WriteResult, claimId: string): result is WriteResult & { device: Device } {
+  return result.applied || result.device?.claim?.claimId === claimId
+}
+
+function mustHold (result: WriteResult, claimId: string): Device {
+  if (holds(result, claimId)) return result.device
+  throw new CvmError('vend-in-progress', { retryAfterMs: 1_000 })
+}

@@ -1,0 +1,59 @@
+/** A certificate as AWS IoT hands it out. */
+export interface IssuedCertificate {
+  certificateId: string
+  certificateArn: string
+  certificatePem: string
+}
+
+/** The key pair of `CreateKeysAndCertificate`. Held in memory for one answer, never stored or logged. */
+export interface KeyPair {
+  publicKey: string
+  privateKey: string
+}
+
+/** AWS IoT will not move the certificate to the state asked for: it is REVOKED or deleted. */
+export class CertificateStateConflict extends Error {
+  override name = 'CertificateStateConflict'
+}
+
+/**
+ * The part of AWS IoT's control plane that vending needs.
+ *
+ * Every method ends within the adapter's time limit or when `signal` aborts. Failures are `CvmError`s:
+ * `aws-iot-throttled` (over quota, nothing was done), `aws-iot-unavailable` (no answer: it may or may not have been done),
+ * `aws-iot-refused` (a set-up fault that a retry does not cure). All but the two `create…` of certificates may be repeated.
+ */
+export interface ControlPlane {
+  /**
+   * CreateCertificateFromCsr: a new INACTIVE certificate at **every** call, so it is never retried here.
+   * Raises `CvmError('csr-rejected')` where AWS IoT refuses the CSR.
+   */
+  createCertificateFromCsr (csrPem: string, signal: AbortSignal): Promise<IssuedCertificate>
+
+  /** CreateKeysAndCertificate: a new INACTIVE certificate with a new RSA-2048 key pair at **every** call. */
+  createKeysAndCertificate (signal: AbortSignal): Promise<IssuedCertificate & { keyPair: KeyPair }>
+
+  /** CreateThing; a thing of that name that exists already is kept as it is. */
+  ensureThing (thingName: string, signal: AbortSignal): Promise<void>
+
+  /** AttachPolicy ∥ AttachThingPrincipal (exclusive: the certificate belongs to this thing alone). */
+  bind (certificateArn: string, thingName: string, signal: AbortSignal): Promise<void>
+
+  /** UpdateCertificate ACTIVE. Raises {@link CertificateStateConflict}. */
+  activate (certificateId: string, signal: AbortSignal): Promise<void>
+
+  /** UpdateCertificate INACTIVE. Raises {@link CertificateStateConflict}. */
+  deactivate (certificateId: string, signal: AbortSignal): Promise<void>
+
+  /** UpdateCertificate REVOKED, which is final in AWS IoT; a certificate that is gone counts as revoked. */
+  revoke (certificateId: string, signal: AbortSignal): Promise<void>
+
+  /** DeleteCertificate of an INACTIVE certificate that nothing is attached to; one that is gone counts as deleted. */
+  deleteUnbound (certificateId: string, signal: AbortSignal): Promise<void>
+
+  /** The account's `iot:Data-ATS` endpoint; asked for once. */
+  endpoint (): Promise<string>
+
+  /** One cheap call that rejects when AWS IoT does not answer. */
+  checkReachable (): Promise<void>
+}

@@ -1,0 +1,68 @@
+import type { Certificate, Device, Way } from './device.ts'
+
+/** What a worker must present to take a claim. */
+export interface ClaimRequest {
+  serialNumber: string
+  /** Compared only with rows of the old services, which it is then replaced in by `tokenHash`. */
+  registrationToken: string
+  tokenHash: string
+  claimId: string
+  way: Way
+  /** Absent when AWS IoT is to make the key. */
+  publicKeyFingerprint: string | undefined
+  now: number
+  claimExpiresAt: number
+  requestId: string
+}
+
+/** A claim on a device whose token has been checked. */
+export type NewClaim = Pick<ClaimRequest, 'claimId' | 'claimExpiresAt' | 'now' | 'requestId'>
+
+/** The outcome of a conditional write: it applied, or it did not and this is the row that was in the way. */
+export type WriteResult =
+  | { applied: true, device: Device }
+  | { applied: false, device: Device | undefined }
+
+/** A fenced write: applies only while the device is in the worker's hands. */
+export interface FencedWrite {
+  device: Device
+  claimId: string
+  now: number
+  requestId: string
+}
+
+/**
+ * The registry of devices: one row a device, changed only by conditional writes that apply wholly or not at all.
+ *
+ * Every method is linearizable per device, gives up within the adapter's time limit, and raises
+ * `CvmError('registry-unavailable')` when it cannot tell whether the write applied. A caller that repeats a write after that
+ * finds its own `claimId` or certificate in `device`, which tells it that the first one had applied.
+ */
+export interface DeviceRegistry {
+  /** The row as it stands (strongly consistent read). */
+  find (serialNumber: string): Promise<Device | undefined>
+
+  /** Adds a device in `REGISTERED`; does not apply where one exists, whatever its state. */
+  register (device: Pick<Device, 'serialNumber' | 'tokenHash' | 'tokenExpiresAt'>, now: number, requestId: string): Promise<WriteResult>
+
+  /**
+   * `REGISTERED`, or `ISSUING` under an expired claim → `ISSUING` under this claim, where the token is the device's and has
+   * not expired. A token that expired after its key's vend had begun still finishes that vend.
+   */
+  claim (request: ClaimRequest): Promise<WriteResult>
+
+  /** `ISSUED` under an expired claim → the same, under a new claim, to finish what another worker began. */
+  resume (device: Device, claim: NewClaim): Promise<WriteResult>
+
+  /** `ISSUED` under an expired claim → `ISSUING` for another key; the certificate never handed out joins `retiring`. */
+  supersede (device: Device, claim: NewClaim & Pick<ClaimRequest, 'way' | 'publicKeyFingerprint'>): Promise<WriteResult>
+
+  /** `ISSUING` under this claim → `ISSUED` with this certificate. */
+  record (write: FencedWrite, certificate: Certificate): Promise<WriteResult>
+
+  /** `ISSUED` under this claim → `ACTIVE`; the token is spent. */
+  commit (write: FencedWrite): Promise<WriteResult>
+
+  /** Lets this claim expire at once, so that a retry need not wait for it; the state stays, for the next worker or reconcile. */
+  release (write: FencedWrite): Promise<WriteResult>
+}

@@ -1,0 +1,57 @@
+/** The states of a device (DESIGN section 4). */
+export type DeviceState = 'REGISTERED' | 'ISSUING' | 'ISSUED' | 'ACTIVE' | 'REVOKED' | 'DISABLED' | 'DECOMMISSIONED'
+
+/** How a certificate is vended: for the device's own key (`csr`), or with a key pair made by AWS IoT (`keys`). */
+export type Way = 'csr' | 'keys'
+
+/** The exclusive, expiring right to vend for one device. `claimId` is the fencing token of every later write. */
+export interface Claim {
+  claimId: string
+  claimExpiresAt: number
+}
+
+/** The certificate that a device was or is about to be given. */
+export interface Certificate {
+  certificateId: string
+  certificateArn: string
+  certificatePem: string
+  /** Lower-case hex SHA-256 of the SubjectPublicKeyInfo. */
+  publicKeyFingerprint: string
+  way: Way
+  issuedAt: number
+  notAfter: number
+}
+
+/** One line of a device's story. */
+export interface HistoryEntry {
+  at: number
+  event: 'registered' | 'claimed' | 'resumed' | 'superseded' | 'issued' | 'activated' | 'released'
+  requestId: string
+  certificateId?: string
+}
+
+/** How many lines of history a device keeps; the oldest go first. */
+export const HISTORY_LIMIT = 50
+
+/** A row of the registry. All `…At` are epoch milliseconds. */
+export interface Device {
+  serialNumber: string
+  state: DeviceState
+  /** Keyed hash of the registration token; the token itself is stored nowhere. */
+  tokenHash: string | undefined
+  /** A row made by the old services holds its token in plain text until its first use replaces it. */
+  legacyToken: string | undefined
+  /** The token may not start a vend from then on; a vend that has begun may be finished. */
+  tokenExpiresAt: number | undefined
+  claim: Claim | undefined
+  certificate: Certificate | undefined
+  /** Ids of certificates that must be REVOKED in AWS IoT before a newer one may become ACTIVE. */
+  retiring: readonly string[]
+  committedAt: number | undefined
+  history: readonly HistoryEntry[]
+}
+
+/** The history with one line more, bounded to {@link HISTORY_LIMIT}. */
+export function withHistory (device: Device, entry: HistoryEntry): HistoryEntry[] {
+  return [...device.history, entry].slice(-HISTORY_LIMIT)
+}

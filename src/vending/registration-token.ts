@@ -1,0 +1,20 @@
+import { createHmac, timingSafeEqual } from 'node:crypto'
+import type { Device } from './device.ts'
+
+/** Turns a registration token into what is stored and compared. */
+export type TokenHasher = (serialNumber: string, token: string) => string
+
+/**
+ * Keyed hash of a registration token: HMAC-SHA-256 with the pepper over serial number and token, so that a copy of the table
+ * neither reveals tokens nor lets one device's hash be used for another.
+ */
+export function tokenHasher (pepper: Buffer): TokenHasher {
+  return (serialNumber, token) => createHmac('sha256', pepper).update(`${serialNumber}\0${token}`).digest('base64url')
+}
+
+/** Whether the token presented, given by its hash, is the device's; in constant time for a given kind of row. */
+export function tokenMatches (device: Device, presentedHash: string, hash: TokenHasher): boolean {
+  const expected = device.tokenHash ?? (device.legacyToken && hash(device.serialNumber, device.legacyToken))
+  if (!expected || expected.length !== presentedHash.length) return false
+  return timingSafeEqual(Buffer.from(expected), Buffer.from(presentedHash))
+}
