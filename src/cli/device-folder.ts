@@ -1,0 +1,141 @@
+import { randomUUID } from 'node:crypto'
+import { constants } from 'node:fs'
+import { copyFile, link, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { EXIT, Failure, codeOf, messageOf } from './failure.ts'
+
+/** The files of an enrolled device, under the names that the old device kits look for. */
+export const FILES = {
+  certificate: 'iot-certificate.pem.crt',
+  privateKey: 'iot-private.pem.key',
+  rootCa: 'iot-root-ca.crt',
+  device: 'iot-device.json'
+} as const
+
+/** What a device must remember next to its certificate; holds no secret. */
+export interface DeviceFacts {
+  readonly serialNumber: string
+  readonly thingName: string
+  readonly certificateId: string
+  readonly endpoint: string
+  readonly notAfter: string
+  readonly renewAfter: string
+}
+
+/** Makes the folder (0700) when it is missing, and proves that files can be written there before anything irreversible is asked for. */
+export async function openFolder (folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { recursive: true, mode: 0o700 })
+    await rm(await writeAside(folder, 'x'.repeat(8192), 0o600))
+  } catch (error) {
+    throw new Failure(EXIT.failed, `cannot write to the folder ${folder}`, { detail: messageOf(error) }, error)
+  }
+}
+
+/** The private key in the folder, or undefined when there is none. Throws a `Failure` when others on the machine may read it. */
+export async function readPrivateKey (folder: string): Promise<string | undefined> {
+  const file = join(folder, FILES.privateKey)
+  const facts = await stat(file).catch(error => {
+    if (codeOf(error) === 'ENOENT') return undefined
+    throw new Failure(EXIT.failed, `cannot read ${file}`, { detail: messageOf(error) }, error)
+  })
+  if (facts === undefined) return undefined
+  if (process.platform !== 'win32' && (facts.mode & 0o077) !== 0) {
+    throw new Failure(EXIT.failed, `${file} can be read by other users`, { remedy: `chmod 600 ${file}` })
+  }
+  return await readText(file)
+}
+
+/**
+ * Writes the private key for good: on disk (fsync) with mode 0600 when this returns. It appears whole or not at all, and a key that is
+ * already there is never overwritten: that is a `Failure`.
+ */
+export async function writePrivateKey (folder: string, pem: string): Promise<void> {
+  const file = join(folder, FILES.privateKey)
+  const aside = await writeAside(folder, pem, 0o600)
+  try {
+    // A hard link fails when the name is taken, where a rename would replace it. FAT has no links: there an exclusive copy must do.
+    await link(aside, file).catch(async error => {
+      if (codeOf(error) === 'EEXIST') throw error
+      await copyFile(aside, file, constants.COPYFILE_EXCL)
+      await flush(file)
+    })
+    await flush(folder)
+  } catch (error) {
+    if (codeOf(error) !== 'EEXIST') throw error
+    throw new Failure(EXIT.failed, `${file} exists and is not overwritten`, { remedy: 'Use another --out, or move the key away' }, error)
+  } finally {
+    await rm(aside, { force: true })
+  }
+}
+
+/** Replaces certificate, root CA and facts, each at once; the facts come last, so that their presence means a complete folder. */
+export async function writeCertificate (folder: string, certificatePem: string, rootCaPem: string, facts: DeviceFacts): Promise<void> {
+  const texts = [[FILES.certificate, certificatePem], [FILES.rootCa, rootCaPem], [FILES.device, `${JSON.stringify(facts, null, 2)}\n`]] as const
+  for (const [name, text] of texts) {
+    const aside = await writeAside(folder, text, 0o644)
+    await rename(aside, join(folder, name))
+  }
+  await flush(folder)
+}
+
+/** The facts of an enrolled device, or undefined when the folder has none (yet). */
+export async function readFacts (folder: string): Promise<DeviceFacts | undefined> {
+  const file = join(folder, FILES.device)
+  const text = await readFile(file, 'utf8').catch(error => {
+    if (codeOf(error) === 'ENOENT') return undefined
+    throw new Failure(EXIT.failed, `cannot read ${file}`, { detail: messageOf(error) }, error)
+  })
+  return text === undefined ? undefined : factsOf(parsed(text, file), file)
+}
+
+/** Checks that a value from elsewhere has every fact; throws a `Failure` that names what is missing. */
+export function factsOf (value: Record<string, unknown>, origin: string): DeviceFacts {
+  const { serialNumber, thingName, certificateId, endpoint, notAfter, renewAfter } = value
+  const facts = { serialNumber, thingName, certificateId, endpoint, notAfter, renewAfter }
+  const missing = Object.entries(facts).filter(([, fact]) => typeof fact !== 'string' || fact === '').map(([name]) => name)
+  if (missing.length > 0) throw new Failure(EXIT.failed, `${origin} lacks ${missing.join(', ')}`)
+  return facts as DeviceFacts
+}
+
+/** Reads a text file; throws a `Failure` that names the file. */
+export async function readText (file: string): Promise<string> {
+  return await readFile(file, 'utf8').catch(error => {
+    throw new Failure(EXIT.failed, `cannot read ${file}`, { detail: messageOf(error) }, error)
+  })
+}
+
+/** Reads a JSON object. Its own words on a fault, because those of `JSON.parse` quote the text, which may hold a token. */
+export function parsed (text: string, origin: string): Record<string, unknown> {
+  try {
+    const value: unknown = JSON.parse(text)
+    if (typeof value === 'object' && value !== null) return { ...value }
+  } catch {}
+  throw new Failure(EXIT.failed, `${origin} is not a JSON object`)
+}
+
+async function writeAside (folder: string, text: string, mode: number): Promise<string> {
+  const file = join(folder, `.${randomUUID()}.tmp`)
+  const handle = await open(file, 'wx', mode)
+  try {
+    await handle.writeFile(text)
+    await handle.sync()
+  } catch (error) {
+    await rm(file, { force: true })
+    throw error
+  } finally {
+    await handle.close()
+  }
+  return file
+}
+
+async function flush (path: string): Promise<void> {
+  // Windows cannot open a folder; its file system keeps names in a journal of its own.
+  if (process.platform === 'win32') return
+  const handle = await open(path, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}

@@ -1,0 +1,125 @@
+import { access } from 'node:fs/promises'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { Command, InvalidArgumentError, Option } from 'commander'
+import { isThisMachine } from './client.ts'
+import { FILES, readFacts, readPrivateKey, readText } from './device-folder.ts'
+import { enroll, enrollWithServiceKey } from './enroll.ts'
+import { EXIT, Failure } from './failure.ts'
+import { LOCAL_FOLDER, findService, readCredentials } from './local-mode.ts'
+import type { Credentials } from './local-mode.ts'
+import { publish } from './publish.ts'
+
+interface EnrollOptions {
+  url?: string
+  serial?: string
+  tokenFile?: string
+  deviceFile?: string
+  out: string
+  keyType: 'ec' | 'rsa'
+  ca?: string
+  keysByService?: boolean
+  timeout: number
+}
+
+interface ConnectOptions { dir: string, endpoint?: string, clientId?: string, topic?: string, message: string, timeout: number }
+
+/** `cvm device …`: what a device, or somebody in its place, does. Its actions throw `Failure`. */
+export function deviceCommand (): Command {
+  const command = new Command('device').description('get a certificate for a device, and use it')
+  command.command('enroll')
+    .description('make a key here and have it certified; running it again after a failure is safe')
+    .addOption(new Option('--url <url>', 'the service (default: the local one, https://localhost:8443)').env('CVM_URL'))
+    .option('--serial <serial>', 'serial number of the device')
+    .option('--token-file <file>', 'file with the registration token, - for standard input (or set CVM_REGISTRATION_TOKEN)')
+    .option('--device-file <file>', 'JSON with serialNumber and registrationToken (local mode: .cvm/demo-device.json, found by itself)')
+    .requiredOption('--out <folder>', 'where key and certificate go; made when missing')
+    .addOption(new Option('--key-type <type>', 'kind of key to make').choices(['ec', 'rsa']).default('ec'))
+    .option('--ca <file>', 'PEM with the authorities that sign the service\'s certificate')
+    .option('--keys-by-service', 'let AWS IoT make the key pair; not repeatable when its answer is lost')
+    .option('--timeout <seconds>', 'how long to go on when the service is away or says "later"', seconds, 120)
+    .action(runEnroll)
+  command.command('connect')
+    .description('connect to AWS IoT over MQTT with the enrolled files and publish one message')
+    .requiredOption('--dir <folder>', 'the folder that `cvm device enroll` wrote')
+    .option('--endpoint <host[:port]>', 'broker (default: as enrolled)')
+    .option('--client-id <id>', 'MQTT client id (default: the thing name)')
+    .option('--topic <topic>', 'topic (default: devices/<thing name>/hello)')
+    .option('--message <text>', 'what to publish', 'hello')
+    .option('--timeout <seconds>', 'how long to wait for the broker', seconds, 30)
+    .action(runConnect)
+  return command
+}
+
+async function runEnroll (options: EnrollOptions): Promise<void> {
+  const service = await findService(options.url, options.ca, note)
+  const credentials = await credentialsOf(options, isThisMachine(service.url))
+  const patience = {
+    timeoutMs: options.timeout * 1000,
+    onWait: (ms: number, why: string) => note(`waiting ${(ms / 1000).toFixed(1)} s: ${why}`)
+  }
+  const enrolment = { service, ...credentials, folder: options.out, keyType: options.keyType, patience }
+  const device = await (options.keysByService === true ? enrollWithServiceKey : enroll)(enrolment)
+  print(`device          ${device.serialNumber}`)
+  print(`thing           ${device.thingName}`)
+  print(`certificate id  ${device.certificateId} (${device.isNew ? 'new' : 'the same as before'})`)
+  print(`valid until     ${device.notAfter}, renew after ${device.renewAfter}`)
+  print(`endpoint        ${device.endpoint}`)
+  print(`files           ${Object.values(FILES).map(name => join(options.out, name)).join(' ')}`)
+  print(`next            cvm device connect --dir ${options.out}`)
+}
+
+async function runConnect ({ dir, message, timeout, ...options }: ConnectOptions): Promise<void> {
+  const facts = await readFacts(dir)
+  const privateKey = await readPrivateKey(dir)
+  if (facts === undefined || privateKey === undefined) {
+    throw new Failure(EXIT.failed, `${dir} holds no enrolled device`, { remedy: `cvm device enroll --out ${dir}` })
+  }
+  const [certificate, ca] = await Promise.all([readText(join(dir, FILES.certificate)), readText(join(dir, FILES.rootCa))])
+  const { endpoint = facts.endpoint, clientId = facts.thingName, topic = `devices/${facts.thingName}/hello` } = options
+  await publish({ endpoint, ca, certificate, privateKey, clientId, topic, message, timeoutMs: timeout * 1000 })
+  print(`connected to    ${endpoint} as ${clientId}`)
+  print(`published to    ${topic}, acknowledged by the broker`)
+}
+
+async function credentialsOf (options: EnrollOptions, isLocal: boolean): Promise<Credentials> {
+  const { serial, tokenFile, deviceFile } = options
+  if (deviceFile !== undefined) {
+    if (serial !== undefined || tokenFile !== undefined) throw usage('--device-file stands for --serial and --token-file: give one or the other')
+    return await readCredentials(deviceFile)
+  }
+  const demo = join(LOCAL_FOLDER, 'demo-device.json')
+  if (serial === undefined && tokenFile === undefined && isLocal && await access(demo).then(() => true, () => false)) {
+    note(`using the sample device in ${demo}`)
+    return await readCredentials(demo)
+  }
+  if (serial === undefined) throw usage('--serial or --device-file is missing')
+  return { serialNumber: serial, registrationToken: await readToken(tokenFile) }
+}
+
+/** Never an option of its own: every user of the machine can read a command line. */
+async function readToken (file: string | undefined): Promise<string> {
+  const token = file === undefined
+    ? process.env.CVM_REGISTRATION_TOKEN
+    : file === '-' ? await text(process.stdin) : await readText(file)
+  if (token === undefined) throw usage('--token-file is missing (or set CVM_REGISTRATION_TOKEN)')
+  if (token.trim() === '') throw usage('the registration token is empty')
+  return token.trim()
+}
+
+function seconds (value: string): number {
+  if (!/^[1-9]\d{0,5}$/.test(value)) throw new InvalidArgumentError('It must be a whole number of seconds, at least 1.')
+  return Number(value)
+}
+
+function usage (what: string): Failure {
+  return new Failure(EXIT.usage, what, { remedy: 'cvm device enroll --help' })
+}
+
+function print (line: string): void {
+  process.stdout.write(`${line}\n`)
+}
+
+function note (line: string): void {
+  process.stderr.write(`${line}\n`)
+}

@@ -1,0 +1,116 @@
+import { X509Certificate, createHash, createPublicKey } from 'node:crypto'
+import { readCertificate } from '../x509/certificate.ts'
+import { makeKeyAndCsr } from '../x509/request.ts'
+import { postUntilAnswered } from './back-off.ts'
+import type { Patience, Reply } from './back-off.ts'
+import type { Service } from './client.ts'
+import { makeCsr, privateKeyOf } from './csr.ts'
+import { factsOf, openFolder, readFacts, readPrivateKey, writeCertificate, writePrivateKey } from './device-folder.ts'
+import type { DeviceFacts } from './device-folder.ts'
+import { EXIT, Failure, messageOf } from './failure.ts'
+import { hostAndPort } from './publish.ts'
+
+export interface Enrolment {
+  readonly service: Service
+  readonly serialNumber: string
+  readonly registrationToken: string
+  readonly folder: string
+  readonly keyType: 'ec' | 'rsa'
+  readonly patience: Patience
+}
+
+export interface Enrolled extends DeviceFacts {
+  /** False when the service gave the certificate that the device was given before. */
+  readonly isNew: boolean
+  readonly certificatePem: string
+}
+
+/** The private key is on disk and this is its CSR. */
+export interface Prepared { readonly privateKeyPem: string, readonly csrPem: string, readonly isNewKey: boolean }
+
+/**
+ * Makes the key, or takes the one an earlier run left, and its CSR. The key is safe on disk when this returns: were it made but lost
+ * after the service answered, the device would be locked out. Throws a `Failure`.
+ */
+export async function prepare (folder: string, serialNumber: string, keyType: 'ec' | 'rsa'): Promise<Prepared> {
+  await openFolder(folder)
+  await refuseOtherDevice(folder, serialNumber)
+  const existing = await readPrivateKey(folder)
+  if (existing !== undefined) return { privateKeyPem: existing, csrPem: await makeCsr(existing, serialNumber), isNewKey: false }
+  const made = await makeKeyAndCsr({ commonName: serialNumber, keyType })
+  await writePrivateKey(folder, made.privateKeyPem)
+  return { ...made, isNewKey: true }
+}
+
+/** Vends with a CSR: the private key stays in the folder. Running it again is safe and gives the same certificate. Throws a `Failure`. */
+export async function enroll (enrolment: Enrolment): Promise<Enrolled> {
+  const { service, serialNumber, registrationToken, folder, patience } = enrolment
+  const { privateKeyPem, csrPem } = await prepare(folder, serialNumber, enrolment.keyType)
+  const message = { serialNumber, registrationToken, certificateSigningRequest: csrPem }
+  const reply = await postUntilAnswered(service, 'v1/certificates', message, patience)
+  return await store(folder, serialNumber, reply, privateKeyPem)
+}
+
+/** Vends with a key pair that AWS IoT makes. Not repeatable: its private key is in one answer only. Throws a `Failure`. */
+export async function enrollWithServiceKey ({ service, serialNumber, registrationToken, folder, patience }: Enrolment): Promise<Enrolled> {
+  await openFolder(folder)
+  await refuseOtherDevice(folder, serialNumber)
+  if (await readPrivateKey(folder) !== undefined) {
+    throw new Failure(EXIT.failed, `${folder} has a private key already: a second one has no place there`, { remedy: 'Use another --out' })
+  }
+  const reply = await postUntilAnswered(service, 'v1/keys-and-certificates', { serialNumber, registrationToken }, patience).catch(explainLostKey)
+  const { keyPair } = reply.body
+  const privateKeyPem = typeof keyPair === 'object' && keyPair !== null && 'privateKey' in keyPair ? keyPair.privateKey : undefined
+  if (typeof privateKeyPem !== 'string') throw new Failure(EXIT.failed, 'the answer of the service holds no private key')
+  check(reply, serialNumber, privateKeyPem)
+  await writePrivateKey(folder, privateKeyPem)
+  return await store(folder, serialNumber, reply, privateKeyPem)
+}
+
+async function store (folder: string, serialNumber: string, reply: Reply, privateKeyPem: string): Promise<Enrolled> {
+  const { certificatePem, rootCaPem, facts } = check(reply, serialNumber, privateKeyPem)
+  await writeCertificate(folder, certificatePem, rootCaPem, facts)
+  return { ...facts, isNew: reply.status === 201, certificatePem }
+}
+
+/** Trusts nothing in the answer: a certificate for another key or device would be found out only in the field. */
+function check ({ body }: Reply, serialNumber: string, privateKeyPem: string) {
+  const facts = factsOf(body, 'the answer of the service')
+  const { certificatePem, rootCaPem } = body
+  const wrong = (why: string) => new Failure(EXIT.failed, `the answer of the service is wrong: ${why}`, {
+    remedy: 'Nothing of it was stored; report it to the operator'
+  })
+  if (typeof certificatePem !== 'string' || typeof rootCaPem !== 'string') throw wrong('certificatePem or rootCaPem is missing')
+  const certificate = legible(() => readCertificate(certificatePem), wrong)
+  legible(() => new X509Certificate(rootCaPem), wrong)
+  hostAndPort(facts.endpoint)
+  if (facts.serialNumber !== serialNumber) throw wrong('it is about another device')
+  if (certificate.publicKeyFingerprint !== fingerprintOf(privateKeyPem)) throw wrong('the certificate carries another public key')
+  if (certificate.certificateId !== facts.certificateId) throw wrong('certificateId belongs to another certificate')
+  return { certificatePem, rootCaPem, facts }
+}
+
+function fingerprintOf (privateKeyPem: string): string {
+  const publicKey = createPublicKey(privateKeyOf(privateKeyPem, 'the private key'))
+  return createHash('sha256').update(publicKey.export({ type: 'spki', format: 'der' })).digest('hex')
+}
+
+function legible<T> (read: () => T, wrong: (why: string) => Failure): T {
+  try {
+    return read()
+  } catch (error) {
+    throw wrong(`a certificate cannot be read (${messageOf(error)})`)
+  }
+}
+
+async function refuseOtherDevice (folder: string, serialNumber: string): Promise<void> {
+  const facts = await readFacts(folder)
+  if (facts === undefined || facts.serialNumber === serialNumber) return
+  throw new Failure(EXIT.failed, `${folder} belongs to the device ${facts.serialNumber}`, { remedy: 'Use another --out: devices must not share a key' })
+}
+
+function explainLostKey (error: unknown): never {
+  if (!(error instanceof Failure) || error.problem.code !== 'key-not-recoverable') throw error
+  const detail = 'An earlier request made the key pair and its answer was lost on the way; neither AWS IoT nor the service keeps private keys.'
+  throw new Failure(error.exitCode, error.message, { ...error.problem, detail }, error)
+}

@@ -1,0 +1,54 @@
+/** What the exit codes of `cvm` mean; a test holds `cvm --help` to this table. */
+export const EXIT = { done: 0, failed: 1, usage: 2, refused: 3, later: 4 } as const
+
+export type ExitCode = typeof EXIT[keyof typeof EXIT]
+
+/** The members of a problem document (RFC 9457) that a person at the terminal needs. */
+export interface Problem {
+  code?: string
+  reason?: string
+  detail?: string
+  remedy?: string
+  requestId?: string
+}
+
+/** Anything that stops a command: what failed, the exit code that follows, and what the service or the machine said about it. */
+export class Failure extends Error {
+  readonly exitCode: ExitCode
+  readonly problem: Problem
+
+  constructor (exitCode: ExitCode, what: string, problem: Problem = {}, cause?: unknown) {
+    super(what, { cause })
+    this.name = 'Failure'
+    this.exitCode = exitCode
+    this.problem = problem
+  }
+}
+
+/** Renders any thrown value for stderr: never a stack trace, never control characters of a stranger's answer. */
+export function describe (error: unknown): string {
+  if (!(error instanceof Failure)) return `cvm: ${printable(messageOf(error))}\n`
+  const { code, reason, detail, remedy, requestId } = error.problem
+  const rows = [['code', code], ['reason', reason], ['detail', detail], ['remedy', remedy], ['request id', requestId]]
+    .filter((row): row is [string, string] => row[1] !== undefined && row[1] !== '')
+    .map(([name, value]) => `  ${`${name}:`.padEnd(12)}${printable(value)}\n`)
+  return `cvm: ${printable(error.message)}\n${rows.join('')}`
+}
+
+/** The message of any thrown value; an AggregateError (several addresses tried) speaks through its first member. */
+export function messageOf (error: unknown): string {
+  if (error instanceof AggregateError && error.message === '') return messageOf(error.errors[0])
+  return error instanceof Error ? error.message : String(error)
+}
+
+/** The `code` that Node, OpenSSL or commander put on an error, or ''. */
+export function codeOf (error: unknown): string {
+  if (typeof error !== 'object' || error === null || !('code' in error)) return ''
+  return typeof error.code === 'string' ? error.code : ''
+}
+
+/** Text from elsewhere made safe for a terminal: one line, bounded, no escape sequences. */
+export function printable (text: string): string {
+  // eslint-disable-next-line no-control-regex
+  return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, ' ').slice(0, 1000)
+}

@@ -1,0 +1,48 @@
+#!/usr/bin/env node
+import { readFileSync } from 'node:fs'
+import { Command, CommanderError } from 'commander'
+import { demoCommand } from './demo.ts'
+import { deviceCommand } from './device.ts'
+import { EXIT, Failure, describe } from './failure.ts'
+import { verifyCommand } from './verify.ts'
+
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
+
+const EXIT_CODES = `
+Exit codes:
+  0  done
+  1  failed
+  2  wrong usage
+  3  refused by the service or the broker: final, do not retry
+  4  the service could not be reached, or said "later" until the deadline
+
+Set CVM_DEBUG=1 to see stack traces.`
+
+const program = new Command('cvm')
+  .description('Certificate Vending Machine for AWS IoT: get, check and try device certificates')
+  .version(version)
+  .addHelpText('after', EXIT_CODES)
+  .exitOverride()
+for (const command of [deviceCommand(), verifyCommand(), demoCommand()]) program.addCommand(inherit(command))
+
+try {
+  await program.parseAsync()
+} catch (error) {
+  process.exitCode = exitCodeOf(error)
+  // commander has said what is wrong itself.
+  if (!(error instanceof CommanderError)) process.stderr.write(describe(error))
+  if (process.env.CVM_DEBUG === '1') console.error(error)
+}
+
+/** commander passes its settings on only to commands it makes itself. */
+function inherit (command: Command): Command {
+  command.copyInheritedSettings(program).addHelpText('after', EXIT_CODES)
+  for (const child of command.commands) inherit(child)
+  return command
+}
+
+function exitCodeOf (error: unknown): number {
+  if (error instanceof Failure) return error.exitCode
+  if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.usage
+  return EXIT.failed
+}
