@@ -1,0 +1,91 @@
+import { Account } from './account.ts'
+import { serverCertificate, serverRoot, type Credentials } from './ca.ts'
+import { startDynamodb } from './dynamodb.ts'
+import { startIot } from './iot.ts'
+import { DeviceIssuer } from './issuer.ts'
+import type { Log } from './log.ts'
+import { startMqttBroker } from './mqtt-broker.ts'
+
+/** The port clients assume for MQTT over TLS; only another one has to be told. */
+const MQTT_PORT = 8883
+
+/** What the local AWS is started with. Port 0 takes any free one. */
+export interface LocalSettings {
+  host: string
+  iotPort: number
+  mqttPort: number
+  dynamodbPort: number
+  /** A DynamoDB that runs elsewhere; given, none is started here. */
+  dynamodbUrl?: string
+  /** Where the CA is kept; '' keeps everything in memory. */
+  dir: string
+  /** The device policy made at the start, limited to the device's own topics. */
+  policyName: string
+  /** Names besides localhost that the servers answer to. */
+  serverNames?: string[]
+  /** The AWS Region that ARNs name; us-east-1 unless given. */
+  region?: string
+  log: Log
+}
+
+/** A running local AWS: its addresses, and what a server needs to present a certificate its root vouches for. */
+export interface LocalAws {
+  iotUrl: string
+  mqttUrl: string
+  dynamodbUrl: string
+  rootCaPem: string
+  serverTls: Credentials
+  close (): Promise<void>
+}
+
+interface Part { close: () => Promise<void> }
+
+/**
+ * Starts AWS IoT Core (control plane, MQTT broker), a CA and DynamoDB on this machine. All or nothing: when a port cannot be had it
+ * rejects with PortUnavailableError, which names the setting, and leaves nothing running.
+ */
+export async function startLocal (settings: LocalSettings): Promise<LocalAws> {
+  const { host, log } = settings
+  const root = await serverRoot(settings.dir)
+  const serverTls = await serverCertificate(root, settings.serverNames ?? [])
+  const account = new Account(settings.region ?? 'us-east-1', await DeviceIssuer.create())
+  account.policies.create(settings.policyName, devicePolicy(account.arnPrefix))
+
+  const parts: Part[] = []
+  const started = async <T extends Part>(part: Promise<T>): Promise<T> => {
+    const running = await part
+    parts.unshift(running)
+    return running
+  }
+  // Last started is first closed; one part that fails to close must not keep the others open.
+  const close = async (): Promise<void> => {
+    const results = await Promise.allSettled(parts.splice(0).map(async part => { await part.close() }))
+    const failed = results.find(result => result.status === 'rejected')
+    if (failed !== undefined) throw failed.reason
+  }
+  try {
+    const dynamodbUrl = settings.dynamodbUrl ?? (await started(startDynamodb(host, settings.dynamodbPort))).url
+    const mqtt = await started(startMqttBroker(account, serverTls, host, settings.mqttPort, log))
+    account.endpoint = mqtt.port === MQTT_PORT ? 'localhost' : `localhost:${mqtt.port}`
+    const iot = await started(startIot(account, host, settings.iotPort, log))
+    return { iotUrl: iot.url, mqttUrl: mqtt.url, dynamodbUrl, rootCaPem: root.cert, serverTls, close }
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
+
+/** A device may connect as its thing, and use the topics and the shadow that carry its name. */
+function devicePolicy (arnPrefix: string): string {
+  // eslint-disable-next-line no-template-curly-in-string -- a policy variable, for AWS IoT to fill in
+  const thing = '${iot:Connection.Thing.ThingName}'
+  const own = (kind: string): string[] => [`devices/${thing}/*`, `$aws/things/${thing}/*`].map(topic => `${arnPrefix}:${kind}/${topic}`)
+  return JSON.stringify({
+    Version: '2012-10-17',
+    Statement: [
+      { Effect: 'Allow', Action: 'iot:Connect', Resource: `${arnPrefix}:client/${thing}` },
+      { Effect: 'Allow', Action: ['iot:Publish', 'iot:Receive'], Resource: own('topic') },
+      { Effect: 'Allow', Action: 'iot:Subscribe', Resource: own('topicfilter') }
+    ]
+  }, null, 2)
+}
