@@ -1,6 +1,6 @@
 import { X509Certificate, createHash, type KeyObject } from 'node:crypto'
 import { keyTypeOf, type KeyType } from './key-policy.ts'
-import { decodePem } from './pem.ts'
+import { PemError, decodePem } from './pem.ts'
 
 /** What a certificate says about itself. Nothing here is verified. */
 export interface CertificateFacts {
@@ -28,7 +28,7 @@ const MAX_CHARS = 65_536
  * @throws {Error} with a plain text for anything else; the caller decides what that means. RFC 5280; RFC 7468, section 5.
  */
 export function readCertificate (pem: string): CertificateFacts {
-  const der = decodePem(pem, { labels: ['CERTIFICATE'], maxChars: MAX_CHARS })
+  const der = derOf(pem)
   const certificate = parse(der)
   return {
     certificateId: createHash('sha256').update(der).digest('hex'),
@@ -43,15 +43,23 @@ export function readCertificate (pem: string): CertificateFacts {
   }
 }
 
+function derOf (pem: string): Buffer {
+  try {
+    return decodePem(pem, { labels: ['CERTIFICATE'], maxChars: MAX_CHARS })
+  } catch (cause) {
+    throw cause instanceof PemError ? new Error(`The text is not exactly one PEM certificate: ${cause.message}`, { cause }) : cause
+  }
+}
+
 function parse (der: Buffer): { x509: X509Certificate, key: KeyObject } {
   try {
     const x509 = new X509Certificate(der)
-    // Node stops at the end of the first value and also reads PEM; then the id would be of other bytes than the certificate's.
+    // Node also reads BER, PEM inside PEM, and stops where the first value ends; the id would then be of other bytes than it read.
     if (x509.raw.equals(der)) return { x509, key: x509.publicKey }
   } catch (cause) {
     throw new Error('The PEM block does not hold an X.509 certificate with a known kind of key', { cause })
   }
-  throw new Error('The PEM block holds more than one X.509 certificate in DER')
+  throw new Error('The PEM block holds something else than exactly one X.509 certificate in DER')
 }
 
 // Node separates attributes by line feeds, which it escapes inside values; it types an empty name as text but gives undefined.

@@ -44,7 +44,7 @@ const PEM_REASONS: Readonly<Record<PemError['fault'], CsrRefusal>> = {
 export function checkCsr (pem: string, { serialNumber }: { serialNumber: string }): Csr {
   const der = derOf(pem)
   const request = partsOf(der)
-  const { keyType, publicKey } = checkKey(request.spki.bytes, request.keyAlgorithm, request.key)
+  const { keyType, publicKey } = checkKey(request.keyAlgorithm, request.key)
   const digest = checkSignatureAlgorithm(request.signatureAlgorithm, keyType)
   const commonName = checkSubject(request.subject, serialNumber)
   // Over the bytes as they came: writing them anew could make another request of them.
@@ -120,10 +120,15 @@ function checkSubject (subject: DerValue, serialNumber: string): string | undefi
   for (const attribute of attributes) {
     if (attribute.text === undefined) throw refusal('subject-not-readable', `the value of ${attribute.oid} is not`)
     if (isCommonName(attribute) && (attribute.text !== serialNumber || /\p{Cc}/u.test(attribute.text))) {
-      throw refusal('subject-other-device', `it is ${JSON.stringify(attribute.text.slice(0, 64))}`)
+      throw refusal('subject-other-device', `it is ${quoted(attribute.text)}`)
     }
   }
   return attributes.find(isCommonName)?.text
+}
+
+/** Text of the caller for a message: cut, and in visible ASCII, so that it can hide nothing in a terminal or a log. */
+function quoted (text: string): string {
+  return JSON.stringify(text.slice(0, 64)).replace(/[^ -~]/g, char => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`)
 }
 
 function verifies (digest: string, data: Buffer, key: KeyObject, signature: Buffer): boolean {

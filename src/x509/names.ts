@@ -28,13 +28,14 @@ export function isCommonName ({ oid }: NameAttribute): boolean {
 }
 
 /**
- * The text of any ASN.1 string type, or `undefined` when it is none or its bytes are not of its character set. Types of one byte
- * per character are taken as ASCII: TeletexString has no agreed meaning beyond it.
+ * The text of the string types that names are made of (X.520 and what openssl reads), or `undefined` when it is none of them or its
+ * bytes are not of its character set. TeletexString is read as Latin-1, as everybody does, whatever T.61 says.
  */
 function textOf ({ tag, content }: DerValue): string | undefined {
   switch (tag) {
     case 0x0c: return isUtf8(content) ? content.toString('utf8') : undefined
-    case 0x12: case 0x13: case 0x14: case 0x16: case 0x1a: return content.every(octet => octet < 0x80) ? content.toString('latin1') : undefined
+    case 0x14: return content.toString('latin1')
+    case 0x12: case 0x13: case 0x16: return content.every(octet => octet < 0x80) ? content.toString('latin1') : undefined
     case 0x1e: return ucs2(content)
     case 0x1c: return ucs4(content)
     default: return undefined
