@@ -14,7 +14,7 @@ const STATUS = {
   InternalFailureException: 500
 } as const
 
-export type AwsErrorCode = keyof typeof STATUS
+type AwsErrorCode = keyof typeof STATUS
 
 /** A refusal in AWS's own words: `code` travels in `x-amzn-errortype`, the rest in the JSON body. */
 export class AwsError extends Error {

@@ -22,7 +22,7 @@ export interface Certificate {
 }
 
 /** What the store needs to know about a new certificate. */
-export type NewCertificate = Pick<Certificate, 'id' | 'pem' | 'notBefore' | 'notAfter' | 'status'>
+type NewCertificate = Pick<Certificate, 'id' | 'pem' | 'notBefore' | 'notAfter' | 'status'>
 
 /**
  * The certificates of one account and their states (aws-facts 2.1). Emits `changed` after each change of status and `removed` after a

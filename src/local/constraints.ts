@@ -1,7 +1,7 @@
 import { invalidRequest, type AwsError } from './aws-error.ts'
 
 /** What the AWS API model says about a string member. */
-export interface Constraint {
+interface Constraint {
   readonly min?: number
   readonly max?: number
   readonly pattern?: RegExp

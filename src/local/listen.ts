@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import type { AddressInfo, Server } from 'node:net'
 
 /** A setting that names a port. */
-export type PortSetting = 'LOCAL_IOT_PORT' | 'LOCAL_MQTT_PORT' | 'LOCAL_DYNAMODB_PORT'
+type PortSetting = 'LOCAL_IOT_PORT' | 'LOCAL_MQTT_PORT' | 'LOCAL_DYNAMODB_PORT'
 
 /** A port could not be had; says which setting would change it. */
 export class PortUnavailableError extends Error {

@@ -8,7 +8,7 @@ export interface Call {
 }
 
 /** One operation of the AWS IoT API: where it is served and what it answers. Status 200 always; failures are thrown as AwsError. */
-export interface Operation {
+interface Operation {
   readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
   readonly url: string
   readonly run: (call: Call) => object | Promise<object>

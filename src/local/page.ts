@@ -1,7 +1,7 @@
 import { invalidRequest } from './aws-error.ts'
 
 /** One page of a list and the marker of the next, absent on the last page. */
-export interface Page<T> { readonly items: readonly T[], readonly next: string | undefined }
+interface Page<T> { readonly items: readonly T[], readonly next: string | undefined }
 
 /**
  * Cuts one page out of `sorted`, whose keys rise (or fall, when `descending`). The marker is the last key that was shown, so a

@@ -2,7 +2,7 @@ import { AwsError, notFound } from './aws-error.ts'
 import { parsePolicy, type PolicyDocument } from './policy.ts'
 
 /** A policy as AWS IoT keeps it; `text` is what was sent, byte for byte. Times are epoch milliseconds. */
-export interface Policy {
+interface Policy {
   readonly name: string
   readonly arn: string
   readonly text: string
