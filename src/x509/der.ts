@@ -1,5 +1,7 @@
 /** What the bytes broke; the message is for a human. */
-export class DerError extends Error {}
+export class DerError extends Error {
+  override readonly name = 'DerError'
+}
 
 /** One value: `bytes` with its header, `content` without, `children` when it is made of values. */
 export interface DerValue {

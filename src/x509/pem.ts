@@ -1,5 +1,6 @@
 /** Which rule a PEM text broke; the message says it for a human. */
 export class PemError extends Error {
+  override readonly name = 'PemError'
   readonly fault: 'too-long' | 'not-one-block' | 'wrong-label' | 'not-canonical'
 
   constructor (fault: PemError['fault'], message: string) {

@@ -160,11 +160,15 @@ function grown (original: Buffer, edits: ReadonlyArray<Arbitrated<typeof treeEdi
       case 'delete': siblings?.splice(place, 1); break
       case 'copy': siblings?.splice(place, 0, siblings[place]!); break
       case 'swap': siblings?.reverse(); break
-      // As bytes, because a value inside itself would never end.
-      default: siblings?.splice(place, 1, treeOf(bytesOf(donor)))
+      // A copy, because a value inside itself would never end.
+      default: siblings?.splice(place, 1, copyOf(donor))
     }
   }
   return bytesOf(root)
+}
+
+function copyOf ({ tag, content }: Tree): Tree {
+  return { tag, content: Array.isArray(content) ? content.map(copyOf) : content }
 }
 
 const [ec, rsa] = [await opensslKey('ec'), await opensslKey('rsa')]
