@@ -1,3 +1,4 @@
+import { Authorities } from './authorities.ts'
 import { Certificates } from './certificates.ts'
 import { Policies } from './policies.ts'
 import { Things } from './things.ts'
@@ -7,6 +8,7 @@ import type { DeviceIssuer } from './issuer.ts'
 export class Account {
   readonly id = '000000000000'
   readonly arnPrefix: string
+  readonly authorities: Authorities
   readonly certificates: Certificates
   readonly things: Things
   readonly policies: Policies
@@ -16,6 +18,7 @@ export class Account {
 
   constructor (region: string, issuer: DeviceIssuer) {
     this.arnPrefix = `arn:aws:iot:${region}:${this.id}`
+    this.authorities = new Authorities(this.arnPrefix)
     this.certificates = new Certificates(this.arnPrefix)
     this.things = new Things(this.arnPrefix)
     this.policies = new Policies(this.arnPrefix)

@@ -12,6 +12,8 @@ export interface Certificate {
   readonly notBefore: number
   readonly notAfter: number
   readonly mode: 'DEFAULT' | 'SNI_ONLY'
+  /** The registered CA that signed it; absent for AWS's own and for those registered without CA. */
+  readonly caCertificateId?: string | undefined
   readonly generationId: string
   readonly createdAt: number
   /** Rises with each certificate; the order of lists, also among those of one millisecond. */
@@ -21,8 +23,8 @@ export interface Certificate {
   version: number
 }
 
-/** What the store needs to know about a new certificate. */
-type NewCertificate = Pick<Certificate, 'id' | 'pem' | 'notBefore' | 'notAfter' | 'status'>
+/** What the store needs to know about a new certificate; the mode is DEFAULT unless given. */
+type NewCertificate = Pick<Certificate, 'id' | 'pem' | 'notBefore' | 'notAfter' | 'status' | 'caCertificateId'> & Partial<Pick<Certificate, 'mode'>>
 
 /**
  * The certificates of one account and their states (aws-facts 2.1). Emits `changed` after each change of status and `removed` after a
@@ -38,12 +40,19 @@ export class Certificates extends EventEmitter<{ changed: [Certificate], removed
     this.#arnPrefix = arnPrefix
   }
 
+  /** Keeps a new certificate in any status, PENDING_ACTIVATION too; 409 when it is here already. */
   add (certificate: NewCertificate): Certificate {
+    const kept = this.find(certificate.id)
+    if (kept !== undefined) {
+      throw new AwsError('ResourceAlreadyExistsException', 'The certificate is already provisioned or registered', {
+        resourceId: kept.id, resourceArn: kept.arn
+      })
+    }
     const now = Date.now()
     const added: Certificate = {
+      mode: 'DEFAULT',
       ...certificate,
       arn: `${this.#arnPrefix}:cert/${certificate.id}`,
-      mode: 'DEFAULT',
       generationId: randomUUID(),
       createdAt: now,
       sequence: ++this.#sequence,
