@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Command } from 'commander'
 import { EXIT, Failure } from './failure.ts'
-import { startLocalService } from './local-service.ts'
-import type { LocalService } from './local-service.ts'
+import { startLocalService } from './service-process.ts'
+import type { LocalService } from './service-process.ts'
 import { tellStory } from './story.ts'
 
 /** `cvm demo`: the story of one vend against a service of its own. Its action throws `Failure` at the first thing that is not so. */

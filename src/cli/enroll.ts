@@ -1,10 +1,10 @@
 import { X509Certificate, createHash, createPublicKey } from 'node:crypto'
 import { readCertificate } from '../x509/certificate.ts'
-import { makeKeyAndCsr } from '../x509/request.ts'
+import { makeKey } from '../x509/request.ts'
 import { postUntilAnswered } from './back-off.ts'
 import type { Patience, Reply } from './back-off.ts'
 import type { Service } from './client.ts'
-import { makeCsr, privateKeyOf } from './csr.ts'
+import { csrFor, privateKeyOf } from './private-key.ts'
 import { factsOf, openFolder, readFacts, readPrivateKey, writeCertificate, writePrivateKey } from './device-folder.ts'
 import type { DeviceFacts } from './device-folder.ts'
 import { EXIT, Failure, messageOf } from './failure.ts'
@@ -36,10 +36,9 @@ export async function prepare (folder: string, serialNumber: string, keyType: 'e
   await openFolder(folder)
   await refuseOtherDevice(folder, serialNumber)
   const existing = await readPrivateKey(folder)
-  if (existing !== undefined) return { privateKeyPem: existing, csrPem: await makeCsr(existing, serialNumber), isNewKey: false }
-  const made = await makeKeyAndCsr({ commonName: serialNumber, keyType })
-  await writePrivateKey(folder, made.privateKeyPem)
-  return { ...made, isNewKey: true }
+  const privateKeyPem = existing ?? (await makeKey(keyType)).export({ type: 'pkcs8', format: 'pem' }).toString()
+  if (existing === undefined) await writePrivateKey(folder, privateKeyPem)
+  return { privateKeyPem, csrPem: await csrFor(privateKeyPem, serialNumber), isNewKey: existing === undefined }
 }
 
 /** Vends with a CSR: the private key stays in the folder. Running it again is safe and gives the same certificate. Throws a `Failure`. */

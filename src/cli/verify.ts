@@ -2,7 +2,7 @@ import { X509Certificate } from 'node:crypto'
 import { Command } from 'commander'
 import { readCertificate } from '../x509/certificate.ts'
 import type { CertificateFacts } from '../x509/certificate.ts'
-import { privateKeyOf } from './csr.ts'
+import { privateKeyOf } from './private-key.ts'
 import { readText } from './device-folder.ts'
 import { EXIT, Failure, messageOf, printable } from './failure.ts'
 

@@ -3,7 +3,7 @@ import { createPrivateKey, createPublicKey } from 'node:crypto'
 import { chmodSync, mkdirSync, readFileSync, readdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { makeCsr } from '../../src/cli/csr.ts'
+import { csrFor } from '../../src/cli/private-key.ts'
 import { FILES, writePrivateKey } from '../../src/cli/device-folder.ts'
 import { enroll, enrollWithServiceKey } from '../../src/cli/enroll.ts'
 import type { Enrolment } from '../../src/cli/enroll.ts'
@@ -164,7 +164,7 @@ await t.test('keys by the service: stored, checked, never asked for twice', asyn
   const folder = join(t.testdir(), 'device')
   const pair = authority.issue('/CN=AWS IoT Certificate')
   const other = authority.issue('/CN=other')
-  const csr = await makeCsr(pair.privateKey, 'SN-1')
+  const csr = await csrFor(pair.privateKey, 'SN-1')
   const keyPair = { publicKey: publicKeyOf(pair.privateKey), privateKey: pair.privateKey }
   const vend = (change: object): Line => ({ status: 201, body: { ...vendAnswer(authority, csr, 'SN-1'), keyPair, ...change } })
   const service = await scriptedService(t, [vend({ keyPair: { ...keyPair, privateKey: other.privateKey } }), vend({}), vend({})])

@@ -106,7 +106,7 @@ async function compare (pem: string): Promise<void> {
       if (why === undefined) throw new Error(`${who} accepts what we refuse as ${reason}`)
       const names = opinion.commonNames
       if (why === 'subject' && names.every(name => name === serialNumber)) throw new Error(`${who} reads the right name: ${names.join()}`)
-      count(`only ${who} accepts: ${why}`)
+      count(`refused, though ${who} accepts: ${why}`)
     }
     return
   }
