@@ -1,8 +1,10 @@
 import { Authorities } from './authorities.ts'
 import { Certificates } from './certificates.ts'
 import { Policies } from './policies.ts'
+import { Quotas } from './quotas.ts'
 import { Things } from './things.ts'
 import type { DeviceIssuer } from './issuer.ts'
+import type { Store } from './state.ts'
 
 /** Everything one AWS account holds in one Region: what the control plane changes and the broker reads. */
 export class Account {
@@ -13,15 +15,25 @@ export class Account {
   readonly things: Things
   readonly policies: Policies
   readonly issuer: DeviceIssuer
+  readonly quotas: Quotas
   /** Where devices connect, as DescribeEndpoint says it; known once the broker listens. */
   endpoint = 'localhost'
+  /** To be called when a store has changed, by whoever changes one outside an HTTP operation; the state file listens. */
+  touch: () => void = () => {}
 
-  constructor (region: string, issuer: DeviceIssuer) {
+  constructor (region: string, issuer: DeviceIssuer, quotas = new Quotas()) {
     this.arnPrefix = `arn:aws:iot:${region}:${this.id}`
     this.authorities = new Authorities(this.arnPrefix)
     this.certificates = new Certificates(this.arnPrefix)
     this.things = new Things(this.arnPrefix)
     this.policies = new Policies(this.arnPrefix)
     this.issuer = issuer
+    this.quotas = quotas
+  }
+
+  /** What is kept across restarts, by name; a store joins with one line here. */
+  get stores (): Readonly<Record<string, Store>> {
+    const { authorities, certificates, things, policies } = this
+    return { authorities, certificates, things, policies }
   }
 }

@@ -1,5 +1,6 @@
 import { randomUUID, X509Certificate } from 'node:crypto'
 import { AwsError, notFound } from './aws-error.ts'
+import type { Store } from './state.ts'
 import { signedBy } from './x509.ts'
 
 export type AuthorityStatus = 'ACTIVE' | 'INACTIVE'
@@ -36,7 +37,7 @@ export type AuthorityChange = Partial<Pick<Authority, 'status' | 'autoRegistrati
 const MAX_PER_SUBJECT = 10
 
 /** The registered CA certificates of one account (aws-facts 1.3, 2.3). */
-export class Authorities {
+export class Authorities implements Store {
   readonly #byId = new Map<string, Authority>()
   // Reading a PEM costs more than a signature check, and the broker asks at each unknown certificate.
   readonly #parsed = new WeakMap<Authority, X509Certificate>()
@@ -114,5 +115,16 @@ export class Authorities {
       throw new AwsError('CertificateStateException', `CA certificate must be deactivated (not ACTIVE) before deletion. Id: ${authority.id}`)
     }
     this.#byId.delete(authority.id)
+  }
+
+  snapshot (): Authority[] {
+    return this.list()
+  }
+
+  restore (kept: unknown): void {
+    for (const authority of kept as Authority[]) {
+      this.#byId.set(authority.id, authority)
+      this.#sequence = Math.max(this.#sequence, authority.sequence)
+    }
   }
 }

@@ -1,17 +1,32 @@
-/** HTTP status of each error code the control plane answers with (AWS API model 2015-05-28; 403 and 404 below are the gateway's own). */
+/** HTTP status of each error code: the API models of both planes, and the gateway's own (403, Serialization, UnknownOperation). */
 const STATUS = {
+  CertificateValidationException: 400,
   InvalidRequestException: 400,
   MalformedPolicyException: 400,
+  RegistrationCodeValidationException: 400,
   SerializationException: 400,
+  SqlParseException: 400,
+  ThrottlingException: 400,
+  UnauthorizedException: 401,
+  ForbiddenException: 403,
   InvalidSignatureException: 403,
   MissingAuthenticationTokenException: 403,
   ResourceNotFoundException: 404,
   UnknownOperationException: 404,
+  MethodNotAllowedException: 405,
   CertificateStateException: 406,
+  CertificateConflictException: 409,
+  ConflictException: 409,
+  ConflictingResourceUpdateException: 409,
   DeleteConflictException: 409,
   ResourceAlreadyExistsException: 409,
+  VersionConflictException: 409,
+  VersionsLimitExceededException: 409,
   LimitExceededException: 410,
-  InternalFailureException: 500
+  RequestEntityTooLargeException: 413,
+  UnsupportedDocumentEncodingException: 415,
+  InternalFailureException: 500,
+  ServiceUnavailableException: 503
 } as const
 
 type AwsErrorCode = keyof typeof STATUS

@@ -1,6 +1,7 @@
 import { EventEmitter } from 'node:events'
 import { randomUUID } from 'node:crypto'
 import { AwsError, invalidRequest, notFound } from './aws-error.ts'
+import type { Store } from './state.ts'
 
 export type CertificateStatus = 'ACTIVE' | 'INACTIVE' | 'REVOKED' | 'PENDING_TRANSFER' | 'REGISTER_INACTIVE' | 'PENDING_ACTIVATION'
 
@@ -30,7 +31,7 @@ type NewCertificate = Pick<Certificate, 'id' | 'pem' | 'notBefore' | 'notAfter' 
  * The certificates of one account and their states (aws-facts 2.1). Emits `changed` after each change of status and `removed` after a
  * deletion, both with the certificate, before the call that caused it returns.
  */
-export class Certificates extends EventEmitter<{ changed: [Certificate], removed: [Certificate] }> {
+export class Certificates extends EventEmitter<{ changed: [Certificate], removed: [Certificate] }> implements Store {
   readonly #byId = new Map<string, Certificate>()
   readonly #arnPrefix: string
   #sequence = 0
@@ -109,5 +110,16 @@ export class Certificates extends EventEmitter<{ changed: [Certificate], removed
   remove (certificate: Certificate): void {
     this.#byId.delete(certificate.id)
     this.emit('removed', certificate)
+  }
+
+  snapshot (): Certificate[] {
+    return this.list()
+  }
+
+  restore (kept: unknown): void {
+    for (const certificate of kept as Certificate[]) {
+      this.#byId.set(certificate.id, certificate)
+      this.#sequence = Math.max(this.#sequence, certificate.sequence)
+    }
   }
 }

@@ -11,12 +11,19 @@ import { policyOperations } from './policy-operations.ts'
 import { thingOperations } from './thing-operations.ts'
 
 const ENDPOINT_TYPES = ['iot:Data', 'iot:Data-ATS', 'iot:CredentialProvider', 'iot:Jobs', 'iot:DeviceAdvisor', 'iot:Data-Beta']
+/** The services a request may be signed for, by plane. */
+const SERVICES = { control: ['iot'], data: ['iotdata', 'iotdevicegateway'] } as const
 
-/** The AWS IoT control plane over HTTP, wire rules as in aws-facts 1.0 and 1.8. */
+/** What a route remembers of its operation. */
+declare module 'fastify' {
+  interface FastifyContextConfig { plane?: 'data', unsigned?: true }
+}
+
+/** AWS IoT over HTTP, control plane and data plane on one port; wire rules as in aws-facts 1.0 and 1.8. */
 export async function startIot (
   account: Account, host: string, port: number, log: Log
 ): Promise<{ url: string, close: () => Promise<void> }> {
-  const app = controlPlane(account, log)
+  const app = httpApi(account, log)
   await app.ready()
   try {
     const taken = await listen(app.server, host, port, 'LOCAL_IOT_PORT')
@@ -27,7 +34,7 @@ export async function startIot (
   }
 }
 
-function controlPlane (account: Account, log: Log): FastifyInstance {
+function httpApi (account: Account, log: Log): FastifyInstance {
   const app = fastify({
     // A certificate ARN in the path has 104 characters and more; Fastify allows 100.
     routerOptions: { maxParamLength: 2048 },
@@ -38,11 +45,12 @@ function controlPlane (account: Account, log: Log): FastifyInstance {
   })
   // The SDK sends bodies with and without content-type, and calls without a body that name one.
   app.removeAllContentTypeParsers()
-  app.addContentTypeParser('*', { parseAs: 'string' }, async (_request: FastifyRequest, body: string | Buffer) => parse(String(body)))
+  app.addContentTypeParser('*', { parseAs: 'buffer' }, async (_request: FastifyRequest, body: string | Buffer) => body)
 
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-amzn-requestid', request.id)
-    requireSignature(request.headers.authorization, 'iot')
+    const { plane, unsigned } = request.routeOptions.config
+    if (unsigned !== true) requireSignature(request.headers.authorization, SERVICES[plane ?? 'control'])
   })
   app.addHook('onResponse', async (request, reply) => {
     log.debug({ requestId: request.id, method: request.method, url: request.url, status: reply.statusCode }, 'local AWS IoT call')
@@ -51,20 +59,30 @@ function controlPlane (account: Account, log: Log): FastifyInstance {
   app.setNotFoundHandler(request => {
     throw new AwsError('UnknownOperationException', `The local AWS IoT has no operation at ${request.method} ${request.url.split('?')[0]}`)
   })
-  serve(app, { ...certificateOperations(account), ...thingOperations(account), ...policyOperations(account), ...endpoint(account) })
+  serve(app, account, {
+    ...certificateOperations(account),
+    ...thingOperations(account),
+    ...policyOperations(account),
+    ...endpoint(account)
+  })
   return app
 }
 
-function serve (app: FastifyInstance, operations: Operations): void {
-  for (const { method, url, run } of Object.values(operations)) {
-    app.route<{ Params: Record<string, string>, Querystring: Record<string, unknown>, Body: Record<string, unknown> | undefined }>({
+function serve (app: FastifyInstance, account: Account, operations: Operations): void {
+  for (const [name, { method, url, plane, unsigned, run }] of Object.entries(operations)) {
+    app.route<{ Params: Record<string, string>, Querystring: Record<string, unknown>, Body: Buffer | undefined }>({
       method,
       url,
       exposeHeadRoute: false,
-      handler: async ({ params, query, body, headers }, reply) => {
+      config: { ...(plane === undefined ? {} : { plane }), ...(unsigned === undefined ? {} : { unsigned }) },
+      handler: async ({ params, query, body: payload = Buffer.alloc(0), headers }, reply) => {
+        if (plane === undefined) account.quotas.takeOperation(name)
         const principal = headers['x-amzn-principal']
-        const answer = await run({ params, query, body: body ?? {}, principal: typeof principal === 'string' ? principal : undefined })
-        return await reply.send(answer)
+        const body = plane === 'data' ? {} : parse(payload)
+        // Reading changes nothing; after anything else, whatever came of it, the state is due to be kept.
+        if (method !== 'GET') account.touch()
+        const answer = await run({ params, query, headers, body, payload, principal: typeof principal === 'string' ? principal : undefined })
+        return await reply.type('application/json').send(answer)
       }
     })
   }
@@ -86,29 +104,32 @@ function endpoint (account: Account): Operations {
 }
 
 /** Any key will do, but a request without a signature for the right service is a client that would fail on AWS. */
-function requireSignature (authorization: string | undefined, service: string): void {
+function requireSignature (authorization: string | undefined, services: readonly string[]): void {
   if (authorization === undefined || !authorization.startsWith('AWS4-HMAC-SHA256 ')) {
     throw new AwsError('MissingAuthenticationTokenException', 'Missing Authentication Token')
   }
   const scope = /[ ,]Credential=[^/,\s]+\/\d{8}\/[^/,\s]+\/([^/,\s]+)\/aws4_request\s*(,|$)/.exec(authorization)
-  if (scope?.[1] !== service || !authorization.includes('Signature=')) {
-    throw new AwsError('InvalidSignatureException', `Credential should be scoped to correct service: '${service}'.`)
+  if (!services.includes(scope?.[1] ?? '') || !authorization.includes('Signature=')) {
+    throw new AwsError('InvalidSignatureException', `Credential should be scoped to correct service: '${services[0]}'.`)
   }
 }
 
-function parse (body: string): unknown {
-  if (body === '') return undefined
+function parse (payload: Buffer): Record<string, unknown> {
+  if (payload.length === 0) return {}
   try {
-    const value: unknown = JSON.parse(body)
-    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value
+    const value: unknown = JSON.parse(payload.toString())
+    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>
   } catch { /* answered below like any other body that is no object */ }
   throw new AwsError('SerializationException', 'The request body is not a JSON object')
 }
 
 function refuse (error: unknown, request: FastifyRequest, reply: FastifyReply, log: Log): void {
   const known = error instanceof AwsError ? error : translated(error)
-  if (known.status === 500) log.error({ err: error, method: request.method, url: request.url }, 'local AWS IoT failed')
-  reply.code(known.status).header('x-amzn-errortype', known.code).send({ message: known.message, ...known.members })
+  const data = request.routeOptions.config.plane === 'data'
+  const status = data && known.code === 'ThrottlingException' ? 429 : known.status
+  if (status === 500) log.error({ err: error, method: request.method, url: request.url }, 'local AWS IoT failed')
+  reply.code(status).header('x-amzn-errortype', known.code).type('application/json')
+    .send({ ...(data ? { code: status } : {}), message: known.message, ...known.members })
 }
 
 /** Fastify's own refusals (body too large, bad URL) are the client's fault; anything else is a fault of this emulator. */

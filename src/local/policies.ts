@@ -1,5 +1,6 @@
 import { AwsError, notFound } from './aws-error.ts'
 import { parsePolicy, type PolicyDocument } from './policy.ts'
+import type { Store } from './state.ts'
 
 /** A policy as AWS IoT keeps it; `text` is what was sent, byte for byte. Times are epoch milliseconds. */
 interface Policy {
@@ -15,7 +16,7 @@ const MAX_PER_TARGET = 10
 const MAX_CHARACTERS = 2048
 
 /** The policies of one account, and to which targets (certificate ARNs) they are attached. */
-export class Policies {
+export class Policies implements Store {
   readonly #byName = new Map<string, Policy>()
   readonly #attached = new Map<string, Set<string>>()
   readonly #arnPrefix: string
@@ -72,5 +73,16 @@ export class Policies {
   /** The policies of a target, sorted by name. */
   of (target: string): Policy[] {
     return [...(this.#attached.get(target) ?? [])].sort().map(name => this.get(name))
+  }
+
+  snapshot (): object {
+    const policies = [...this.#byName.values()].map(({ document, ...policy }) => policy)
+    return { policies, attached: [...this.#attached].map(([target, names]) => [target, [...names]]) }
+  }
+
+  restore (kept: unknown): void {
+    const { policies, attached } = kept as { policies: Array<Omit<Policy, 'document'>>, attached: Array<[string, string[]]> }
+    for (const policy of policies) this.#byName.set(policy.name, { ...policy, document: parsePolicy(policy.text) })
+    for (const [target, names] of attached) this.#attached.set(target, new Set(names))
   }
 }

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { AwsError, invalidRequest, notFound } from './aws-error.ts'
+import type { Store } from './state.ts'
 
 /** A thing of the registry. */
 export interface Thing {
@@ -16,7 +17,7 @@ export type AttachmentType = 'EXCLUSIVE_THING' | 'NON_EXCLUSIVE_THING'
 const MAX_ATTRIBUTES = 3
 
 /** The things of one account, and which principals (certificate ARNs) are attached to them. */
-export class Things {
+export class Things implements Store {
   readonly #byName = new Map<string, Thing>()
   // Both directions are kept: the broker asks by principal on each message.
   readonly #principals = new Map<string, Map<string, AttachmentType>>()
@@ -90,6 +91,16 @@ export class Things {
   /** The names of the things a principal is attached to, sorted. */
   ofPrincipal (principal: string): string[] {
     return [...(this.#things.get(principal) ?? [])].sort()
+  }
+
+  snapshot (): object {
+    return { things: [...this.#byName.values()], principals: [...this.#principals].map(([name, attached]) => [name, [...attached]]) }
+  }
+
+  restore (kept: unknown): void {
+    const { things, principals } = kept as { things: Thing[], principals: Array<[string, Array<[string, AttachmentType]>]> }
+    for (const thing of things) this.#byName.set(thing.name, thing)
+    for (const [name, attached] of principals) for (const [principal, type] of attached) this.attach(name, principal, type)
   }
 }
 
