@@ -1,0 +1,55 @@
+// The README's tables are the code's: each is made here from what the code says, and must stand in the README word for word.
+// To renew them after a change: UPDATE_README=1 npx tap test/readme.test.ts
+import { readFileSync, writeFileSync } from 'node:fs'
+import t from 'tap'
+import { SETTINGS, allowed } from '../src/config.ts'
+import { ERRORS } from '../src/errors.ts'
+import { createMetrics } from '../src/plugins/metrics.ts'
+import { CSR_REFUSALS } from '../src/x509/refusals.ts'
+
+const README = new URL('../README.md', import.meta.url)
+
+interface MetricInfo { name: string, help: string, type: string, values: { labels: object }[] }
+
+const tables: Record<string, string> = {
+  configuration: table(['setting', 'default', 'allowed', 'meaning'], Object.entries(SETTINGS.properties).map(([name, schema]) => {
+    const { default: initial, description = '' } = schema as { default?: string | number, description?: string }
+    return [`\`${name}\``, initial === undefined || initial === '' ? '' : `\`${initial}\``, allowed(name), description]
+  })),
+  errors: table(['status', 'code', 'means', 'what to do'], Object.entries(ERRORS).map(([code, { status, title, remedy }]) =>
+    [String(status), `\`${code}\``, title, remedy])),
+  'csr-refusals': table(['reason', 'rule'], Object.entries(CSR_REFUSALS).map(([reason, rule]) => [`\`${reason}\``, rule])),
+  metrics: table(['metric', 'type', 'labels', 'what it says'], (await ownMetrics()).map(({ name, type, labels, help }) =>
+    [`\`${name}\``, type, labels.map(label => `\`${label}\``).join(', '), help]))
+}
+
+for (const [name, expected] of Object.entries(tables)) {
+  const block = new RegExp(`(<!-- table: ${name} -->\n)[^]*?(<!-- end -->)`)
+  if (process.env['UPDATE_README']) {
+    const before = readFileSync(README, 'utf8')
+    writeFileSync(README, before.replace(block, (_, start: string, end: string) => `${start}${expected}\n${end}`))
+  }
+  await t.test(`the table of ${name} is the code's`, async t => {
+    t.equal(block.exec(readFileSync(README, 'utf8'))?.[0], `<!-- table: ${name} -->\n${expected}\n<!-- end -->`)
+  })
+}
+
+await t.test('every npm script that the README names exists', async t => {
+  const { scripts } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { scripts: Record<string, string> }
+  const named = [...readFileSync(README, 'utf8').matchAll(/npm run (?:--silent |-s )?([a-z:]+)/g)].map(match => match[1] as string)
+  t.ok(named.length > 0)
+  for (const name of named) t.ok(scripts[name], name)
+})
+
+async function ownMetrics () {
+  const { register } = createMetrics({ version: '0', node: '0' })
+  const all = await register.getMetricsAsJSON() as unknown as MetricInfo[]
+  return all.filter(({ name }) => name.startsWith('cvm_')).map(({ name, help, type }) => {
+    const { labelNames } = register.getSingleMetric(name) as unknown as { labelNames: string[] }
+    return { name, help, type: String(type), labels: labelNames.filter(label => label !== 'le') }
+  })
+}
+
+function table (head: string[], rows: string[][]): string {
+  return [head, head.map(() => '---'), ...rows].map(cells => `| ${cells.map(cell => cell.replaceAll('|', '\\|')).join(' | ')} |`).join('\n')
+}
