@@ -17,6 +17,7 @@ import { answerUnreadable, errorHandler, sendFrameworkError } from './plugins/er
 import { type Metrics, createMetrics, requestMetrics } from './plugins/metrics.ts'
 import { overload } from './plugins/overload.ts'
 import { rateLimits } from './plugins/rate-limit.ts'
+import { strictInput } from './plugins/strict-input.ts'
 import { vendRoutes } from './routes/vend.ts'
 import type { DeviceRegistry } from './vending/device-registry.ts'
 import { type TokenHasher, tokenHasher } from './vending/registration-token.ts'
@@ -92,6 +93,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     maxEventLoopDelayMs: config.MAX_EVENT_LOOP_DELAY_MS,
     onInFlight: count => metrics.inFlight.set(count)
   })
+  await service.register(strictInput)
 
   await service.register(vendRoutes, {
     vend: vending({ config, log, metrics, registry, controlPlane, hashToken }),
@@ -111,8 +113,8 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
 }
 
 function serverOptions (config: Config, { log, tls }: Surroundings): FastifyServerOptions {
-  // Node looks for overdue requests only every half minute unless told otherwise.
-  const limits = { maxHeaderSize: 16_384, headersTimeout: 10_000, connectionsCheckingInterval: 1_000 }
+  // Node looks for overdue requests only every half minute unless told otherwise, and answers a missing Host without a word.
+  const limits = { maxHeaderSize: 16_384, headersTimeout: 10_000, connectionsCheckingInterval: 1_000, requireHostHeader: false }
   return {
     loggerInstance: log,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
@@ -156,6 +158,8 @@ function vending ({ config, log, metrics, ...parts }: VendingParts) {
     try {
       const vended = await vend(request, deps)
       metrics.vends.inc({ way, outcome: vended.outcome })
+      const { requestId, serialNumber } = request
+      log.info({ requestId, serialNumber, way, outcome: vended.outcome, certificateId: vended.certificate.certificateId }, 'vended')
       return vended
     } catch (cause) {
       const isRefusal = cause instanceof CvmError && ERRORS[cause.code].status < 500

@@ -1,0 +1,111 @@
+// The AWS IoT adapter against a scripted endpoint: what is retried, what is not, and that timeouts really end a call.
+import { once } from 'node:events'
+import { type IncomingMessage, type ServerResponse, createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import t, { type Test } from 'tap'
+import { iotBindingClient, iotIssuingClient } from '../../src/adapters/aws-clients.ts'
+import { IotControlPlane } from '../../src/adapters/iot-control-plane.ts'
+import { CertificateStateConflict } from '../../src/vending/control-plane.ts'
+
+type Answer = [status: number, error: string] | 'hang' | 'cut' | object
+
+const ID = 'a'.repeat(64)
+const ARN = `arn:aws:iot:us-east-1:000000000000:cert/${ID}`
+const ISSUED = { certificateId: ID, certificateArn: ARN, certificatePem: 'pem' }
+const never = new AbortController().signal
+const code = (name: string) => ({ name: 'CvmError', code: name })
+
+await t.test('a certificate is asked for once, whatever the answer', async t => {
+  const table: [Answer, string][] = [
+    [[500, 'InternalFailureException'], 'aws-iot-unavailable'],
+    [[503, 'ServiceUnavailableException'], 'aws-iot-unavailable'],
+    [[400, 'ThrottlingException'], 'aws-iot-throttled'],
+    [[429, 'TooManyRequestsException'], 'aws-iot-throttled'],
+    [[400, 'InvalidRequestException'], 'csr-rejected'],
+    [[403, 'AccessDeniedException'], 'aws-iot-refused'],
+    ['cut', 'aws-iot-unavailable'],
+    ['hang', 'aws-iot-unavailable'],
+    [{}, 'aws-iot-unavailable']
+  ]
+  for (const [answer, expected] of table) {
+    const { plane, requests } = await scripted(t, [answer, ISSUED])
+    await t.rejects(plane.createCertificateFromCsr('csr', never), code(expected), JSON.stringify(answer))
+    t.equal(requests.length, 1)
+  }
+})
+
+await t.test('binding is tried again where that may help', async t => {
+  for (const answer of [[500, 'InternalFailureException'], [400, 'ThrottlingException'], 'cut', 'hang'] as Answer[]) {
+    const { plane, requests } = await scripted(t, [answer, {}])
+    await plane.activate(ID, never)
+    t.equal(requests.length, 2, JSON.stringify(answer))
+  }
+})
+
+await t.test('what was made a moment ago may not be found yet', async t => {
+  const missing: Answer = [404, 'ResourceNotFoundException']
+  const soon = await scripted(t, [missing, missing, {}])
+  await soon.plane.activate(ID, never)
+  const gone = await scripted(t, Array(20).fill(missing))
+  await t.rejects(gone.plane.activate(ID, never), CertificateStateConflict, 'but not for ever')
+  t.ok(gone.requests.length < 10)
+  await t.resolves(gone.plane.revoke(ID, never), 'a certificate that is gone counts as revoked')
+  await t.resolves(gone.plane.deleteUnbound(ID, never), 'and as deleted')
+})
+
+await t.test('a limit of AWS IoT is permanent and not retried', async t => {
+  const { plane, requests } = await scripted(t, Array(20).fill([410, 'LimitExceededException']))
+  await t.rejects(plane.activate(ID, never), code('aws-iot-refused'))
+  t.equal(requests.length, 1)
+})
+
+await t.test('a revoked certificate says so; an existing thing is fine', async t => {
+  const revoked = await scripted(t, [[406, 'CertificateStateException']])
+  await t.rejects(revoked.plane.activate(ID, never), CertificateStateConflict)
+  const exists = await scripted(t, [[409, 'ResourceAlreadyExistsException']])
+  await t.resolves(exists.plane.ensureThing('thing', never))
+})
+
+await t.test('the caller\'s deadline ends a call at once', async t => {
+  const { plane } = await scripted(t, ['hang'], 60_000)
+  await t.rejects(plane.activate(ID, AbortSignal.timeout(50)), code('deadline-exceeded'))
+})
+
+await t.test('the endpoint is asked for once, and again after a failure', async t => {
+  const { plane, requests } = await scripted(t, [[403, 'AccessDeniedException'], { endpointAddress: 'x-ats.iot.example' }])
+  await t.rejects(plane.endpoint(), code('aws-iot-refused'))
+  t.equal(await plane.endpoint(), 'x-ats.iot.example')
+  t.equal(await plane.endpoint(), 'x-ats.iot.example')
+  t.equal(requests.length, 2)
+})
+
+async function scripted (t: Test, answers: Answer[], callTimeoutMs = 250) {
+  const script = [...answers]
+  const requests: string[] = []
+  const server = createServer((request: IncomingMessage, response: ServerResponse) => {
+    requests.push(request.url ?? '')
+    const answer = script.shift() ?? {}
+    if (answer === 'hang') return
+    if (answer === 'cut') return void request.socket.destroy()
+    const [status, error] = Array.isArray(answer) ? answer as [number, string] : [200, undefined]
+    response.writeHead(status, { 'content-type': 'application/json', ...(error && { 'x-amzn-errortype': error }) })
+    response.end(JSON.stringify(error ? { message: error } : answer))
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const settings = {
+    region: 'us-east-1',
+    dynamodbEndpoint: undefined,
+    iotEndpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    callTimeoutMs,
+    credentials: { accessKeyId: 'test', secretAccessKey: 'test' },
+    observe: () => {}
+  }
+  const [issuing, binding] = [iotIssuingClient(settings), iotBindingClient(settings)]
+  t.teardown(() => {
+    issuing.destroy()
+    binding.destroy()
+    server.closeAllConnections()
+    server.close()
+  })
+  return { plane: new IotControlPlane({ issuing, binding, policyName: 'policy', endpoint: undefined }), requests }
+}
