@@ -13,6 +13,9 @@ interface OpsOptions {
 /** Asked more often than this, `/healthz` repeats its last findings, so that watching costs no quota. */
 const RECHECK_MS = 10_000
 
+/** A dependency that has not answered by then counts as down: who asks has a time limit too. */
+const CHECK_MS = 2_000
+
 /** The listener for machines that watch: health that tells the truth, and metrics. Not for the internet. */
 export function buildOps ({ metrics, unready, dependencies, now }: OpsOptions): FastifyInstance {
   const app = Fastify({ logger: false, forceCloseConnections: true })
@@ -42,9 +45,13 @@ export function buildOps ({ metrics, unready, dependencies, now }: OpsOptions): 
 
   async function checkAll (): Promise<Record<string, 'up' | 'down'>> {
     return Object.fromEntries(await Promise.all(Object.entries(dependencies).map(async ([dependency, check]) => {
-      const state = await check().then(() => 'up' as const, () => 'down' as const)
+      const state = await Promise.race([check().then(() => 'up' as const, () => 'down' as const), later(CHECK_MS, 'down' as const)])
       metrics.dependencyUp.set({ dependency }, state === 'up' ? 1 : 0)
       return [dependency, state] as const
     })))
   }
+}
+
+function later<T> (delayMs: number, value: T): Promise<T> {
+  return new Promise(resolve => setTimeout(resolve, delayMs, value).unref())
 }

@@ -1,3 +1,5 @@
+import { randomUUID } from 'node:crypto'
+import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply, FastifyRequest, HTTPMethods, RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
@@ -20,7 +22,14 @@ export const errorHandler = fp<ErrorHandlerOptions>(async (app, { onFailure }) =
     log(request, error)
     return send(request, reply, error)
   })
-  app.setNotFoundHandler({ preHandler: app.rateLimit() }, () => { throw new CvmError('not-found') })
+  // Fastify would read the body first, and answer for that; and the plugin counts no request that has no route.
+  const limitAddress = app.rateLimit()
+  app.addHook('onRequest', async (request, reply) => {
+    if (!request.is404) return
+    await limitAddress.call(app, request, reply)
+    throw new CvmError('not-found')
+  })
+  app.setNotFoundHandler(() => { throw new CvmError('not-found') })
   answerWrongMethods(app)
 }, { name: 'error-handler', dependencies: ['@fastify/rate-limit'] })
 
@@ -39,10 +48,10 @@ function answerWrongMethods (app: FastifyInstance): void {
         url,
         method: METHODS.filter(method => !methods.has(method)),
         schema: { hide: true } as object,
-        onRequest: (_request, reply, done) => {
+        onRequest: [app.rateLimit(), async (_request, reply) => {
           reply.header('allow', allow)
-          done(new CvmError('method-not-allowed'))
-        },
+          throw new CvmError('method-not-allowed')
+        }],
         handler: () => { throw new CvmError('method-not-allowed') }
       })
     }
@@ -84,11 +93,15 @@ export function answerUnreadable (error: Error & { code?: string }, socket: Sock
   const code: ErrorCode = error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
     ? 'request-timeout'
     : error.code === 'HPE_HEADER_OVERFLOW' ? 'headers-too-large' : 'invalid-request'
-  log.debug({ code, cause: error.code }, 'unreadable request')
+  const requestId = randomUUID()
+  log.debug({ code, cause: error.code, requestId }, 'unreadable request')
   const detail = code === 'invalid-request' ? { detail: 'this is not an HTTP/1.1 request' } : {}
-  const body = JSON.stringify(problemOf(new CvmError(code, detail)))
-  const { status, title } = ERRORS[code]
-  if (!socket.writable) return
-  socket.end(`HTTP/1.1 ${status} ${title}\r\nContent-Type: ${PROBLEM_JSON}\r\nContent-Length: ${Buffer.byteLength(body)}\r\n` +
-    `Date: ${new Date().toUTCString()}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n${body}`)
+  const body = JSON.stringify(problemOf(new CvmError(code, detail), requestId))
+  const { status } = ERRORS[code]
+  if (socket.writable) {
+    socket.write(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: ${PROBLEM_JSON}\r\nContent-Length: ${Buffer.byteLength(body)}\r\n` +
+      `Date: ${new Date().toUTCString()}\r\nX-Request-Id: ${requestId}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n${body}`)
+  }
+  // Once written, and without waiting for the other side to hang up as well.
+  socket.destroySoon()
 }

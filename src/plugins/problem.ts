@@ -33,6 +33,7 @@ export function toCvmError (error: unknown): CvmError {
   const known = FRAMEWORK[code ?? '']
   if (known === 'deadline-exceeded') return new CvmError(known, { retryAfterMs: 2_000, cause: error })
   if (known) return new CvmError(known, { cause: error })
+  if (code === 'FST_ERR_BAD_URL') return new CvmError('invalid-request', { detail: 'the path cannot be decoded', cause: error })
   if (validation) return new CvmError('invalid-request', { cause: error })
   // Thrown by the JSON parser for prototype poisoning, among others.
   if (name === 'SyntaxError' && statusCode === 400) return new CvmError('malformed-json', { cause: error })
