@@ -4,7 +4,8 @@ import { type Static, Type } from 'typebox'
 import envSchema from 'env-schema'
 
 const port = (initial: number, description: string) => Type.Integer({ minimum: 0, maximum: 65_535, default: initial, description })
-const positive = (initial: number, description: string) => Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER, default: initial, description })
+const positive = (initial: number, description: string) =>
+  Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER, default: initial, description })
 /** Short enough for a timer, in milliseconds. */
 const timer = (initial: number, description: string) => Type.Integer({ minimum: 1, maximum: 600_000, default: initial, description })
 const text = (initial: string, description: string) => Type.String({ default: initial, description })
@@ -104,7 +105,8 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
 /** The settings by type; those at fault stand at their defaults, so that the rest can be checked too. */
 function readSettings (env: Readonly<Record<string, string | undefined>>): { settings: Settings, faults: string[] } {
   const data = Object.fromEntries(Object.keys(SETTINGS.properties).filter(name => env[name] !== undefined).map(name => [name, env[name]]))
-  const read = (given: object) => envSchema<Settings>({ schema: structuredClone(SETTINGS), data: given as Record<string, string>, env: false })
+  const read = (given: Record<string, string | undefined>) =>
+    envSchema<Settings>({ schema: structuredClone(SETTINGS), data: given as Record<string, string>, env: false })
   try {
     return { settings: read(data), faults: [] }
   } catch (cause) {
@@ -118,11 +120,13 @@ function readSettings (env: Readonly<Record<string, string | undefined>>): { set
 
 /** What a setting allows, in words. */
 export function allowed (name: string): string {
-  const schema = SETTINGS.properties[name as keyof Settings] as { type?: string, enum?: readonly string[], minimum?: number, maximum?: number }
+  const schema: { type?: string, enum?: readonly string[], minimum?: number, maximum?: number } =
+    SETTINGS.properties[name as keyof Settings]
   if (schema.enum) return `one of ${schema.enum.join(', ')}`
   if (schema.type === 'boolean') return 'true or false'
   if (schema.type !== 'integer') return 'text'
-  return schema.maximum === Number.MAX_SAFE_INTEGER ? `a whole number from ${schema.minimum}` : `a whole number from ${schema.minimum} to ${schema.maximum}`
+  const upTo = schema.maximum === Number.MAX_SAFE_INTEGER ? '' : ` to ${schema.maximum}`
+  return `a whole number from ${schema.minimum}${upTo}`
 }
 
 function isReadable (file: string): boolean {

@@ -27,11 +27,11 @@ process.exitCode = exitCode
 
 async function startDynamodbLocal (): Promise<{ container?: StartedTestContainer, reason?: string }> {
   try {
-    const hasReaper = execFileSync('docker', ['image', 'ls', '-q', 'testcontainers/ryuk'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim() !== ''
-    if (!hasReaper) process.env['TESTCONTAINERS_RYUK_DISABLED'] = 'true'
+    const reaper = execFileSync('docker', ['image', 'ls', '-q', 'testcontainers/ryuk'], { stdio: ['ignore', 'pipe', 'ignore'] })
+    if (reaper.length === 0) process.env['TESTCONTAINERS_RYUK_DISABLED'] = 'true'
     const command = ['-Xmx256m', '-jar', 'DynamoDBLocal.jar', '-inMemory', '-sharedDb']
-    const container = await new GenericContainer(IMAGE).withCommand(command).withExposedPorts(8000).withWaitStrategy(Wait.forListeningPorts()).start()
-    return { container }
+    const image = new GenericContainer(IMAGE).withCommand(command).withExposedPorts(8000).withWaitStrategy(Wait.forListeningPorts())
+    return { container: await image.start() }
   } catch (cause) {
     if (process.env['REQUIRE_DYNAMODB_LOCAL']) throw cause
     return { reason: (cause as Error).message.split('\n')[0] ?? 'unknown' }
@@ -41,7 +41,8 @@ async function startDynamodbLocal (): Promise<{ container?: StartedTestContainer
 async function runTap (results: string): Promise<number> {
   const env: NodeJS.ProcessEnv = { ...process.env, AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: 'true', NODE_ENV: 'test' }
   if (container) env['TEST_DYNAMODB_LOCAL_URL'] = `http://${container.getHost()}:${container.getMappedPort(8000)}`
-  const tap = spawn(process.execPath, ['node_modules/@tapjs/run/dist/esm/index.js', `--output-file=${results}`, '--reporter=terse', ...process.argv.slice(2)], { env, stdio: 'inherit' })
+  const args = ['node_modules/@tapjs/run/dist/esm/index.js', `--output-file=${results}`, '--reporter=terse', ...process.argv.slice(2)]
+  const tap = spawn(process.execPath, args, { env, stdio: 'inherit' })
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => tap.kill(signal))
   const [code] = await once(tap, 'exit') as [number | null]
   return code ?? 1

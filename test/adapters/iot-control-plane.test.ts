@@ -86,7 +86,7 @@ async function scripted (t: Test, answers: Answer[], callTimeoutMs = 250) {
     requests.push(request.url ?? '')
     const answer = script.shift() ?? {}
     if (answer === 'hang') return
-    if (answer === 'cut') return void request.socket.destroy()
+    if (answer === 'cut') return request.socket.destroy()
     const [status, error] = Array.isArray(answer) ? answer as [number, string] : [200, undefined]
     response.writeHead(status, { 'content-type': 'application/json', ...(error && { 'x-amzn-errortype': error }) })
     response.end(JSON.stringify(error ? { message: error } : answer))
