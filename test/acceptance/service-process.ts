@@ -17,6 +17,7 @@ export interface Device { readonly serialNumber: string, readonly registrationTo
 /** The two services of AWS that the CVM works with, asked by clients of AWS's own. */
 export interface Aws {
   readonly dynamodb: DynamoDBClient
+  readonly iot: IoTClient
   readonly tableName: string
   /** Registers devices as the operator of the old services does: a row with a plain token. */
   readonly register: (device?: Partial<Device>) => Promise<Device>
@@ -122,6 +123,7 @@ function aws (t: Test, { dynamodbUrl, iotUrl }: Pick<Endpoints, 'dynamodbUrl' | 
   })
   return {
     dynamodb,
+    iot,
     tableName,
     async register ({ serialNumber = `sn-${randomUUID()}`, registrationToken = randomBytes(32).toString('base64url') } = {}) {
       const row = { deviceToken: { S: registrationToken }, serialNumber: { S: serialNumber } }
