@@ -2,6 +2,9 @@ import { Authorities } from './authorities.ts'
 import { Certificates } from './certificates.ts'
 import { Policies } from './policies.ts'
 import { Quotas } from './quotas.ts'
+import { Tags } from './tags.ts'
+import { ThingGroups } from './thing-groups.ts'
+import { ThingTypes } from './thing-types.ts'
 import { Things } from './things.ts'
 import type { DeviceIssuer } from './issuer.ts'
 import type { Store } from './state.ts'
@@ -12,8 +15,11 @@ export class Account {
   readonly arnPrefix: string
   readonly authorities: Authorities
   readonly certificates: Certificates
+  readonly thingTypes: ThingTypes
   readonly things: Things
+  readonly thingGroups: ThingGroups
   readonly policies: Policies
+  readonly tags = new Tags()
   readonly issuer: DeviceIssuer
   readonly quotas: Quotas
   /** Where devices connect, as DescribeEndpoint says it; known once the broker listens. */
@@ -25,7 +31,9 @@ export class Account {
     this.arnPrefix = `arn:aws:iot:${region}:${this.id}`
     this.authorities = new Authorities(this.arnPrefix)
     this.certificates = new Certificates(this.arnPrefix)
-    this.things = new Things(this.arnPrefix)
+    this.thingTypes = new ThingTypes(this.arnPrefix)
+    this.things = new Things(this.arnPrefix, this.thingTypes)
+    this.thingGroups = new ThingGroups(this.arnPrefix)
     this.policies = new Policies(this.arnPrefix)
     this.issuer = issuer
     this.quotas = quotas
@@ -33,7 +41,7 @@ export class Account {
 
   /** What is kept across restarts, by name; a store joins with one line here. */
   get stores (): Readonly<Record<string, Store>> {
-    const { authorities, certificates, things, policies } = this
-    return { authorities, certificates, things, policies }
+    const { authorities, certificates, thingTypes, things, thingGroups, policies, tags } = this
+    return { authorities, certificates, thingTypes, things, thingGroups, policies, tags }
   }
 }

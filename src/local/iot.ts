@@ -2,13 +2,20 @@ import { randomUUID } from 'node:crypto'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Account } from './account.ts'
 import { AwsError, invalidRequest } from './aws-error.ts'
+import { authorityOperations } from './authority-operations.ts'
 import { certificateOperations } from './certificate-operations.ts'
 import { optionalText } from './constraints.ts'
 import { authority, listen } from './listen.ts'
 import type { Log } from './log.ts'
 import type { Operations } from './operation.ts'
 import { policyOperations } from './policy-operations.ts'
+import { policyTargetOperations } from './policy-target-operations.ts'
+import { principalOperations } from './principal-operations.ts'
+import { registerOperations } from './register-operations.ts'
+import { tagOperations } from './tag-operations.ts'
+import { thingGroupOperations } from './thing-group-operations.ts'
 import { thingOperations } from './thing-operations.ts'
+import { thingTypeOperations } from './thing-type-operations.ts'
 
 const ENDPOINT_TYPES = ['iot:Data', 'iot:Data-ATS', 'iot:CredentialProvider', 'iot:Jobs', 'iot:DeviceAdvisor', 'iot:Data-Beta']
 /** The services a request may be signed for, by plane. */
@@ -61,8 +68,15 @@ function httpApi (account: Account, log: Log): FastifyInstance {
   })
   serve(app, account, {
     ...certificateOperations(account),
+    ...registerOperations(account),
+    ...authorityOperations(account),
     ...thingOperations(account),
+    ...principalOperations(account),
+    ...thingTypeOperations(account),
+    ...thingGroupOperations(account),
     ...policyOperations(account),
+    ...policyTargetOperations(account),
+    ...tagOperations(account),
     ...endpoint(account)
   })
   return app

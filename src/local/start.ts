@@ -49,7 +49,7 @@ export async function startLocal (settings: LocalSettings): Promise<LocalAws> {
   const root = await serverRoot(settings.dir)
   const serverTls = await serverCertificate(root, settings.serverNames ?? [])
   const account = new Account(settings.region ?? 'us-east-1', await DeviceIssuer.create())
-  account.policies.create(settings.policyName, devicePolicy(account.arnPrefix))
+  account.tags.create(account.policies.create(settings.policyName, devicePolicy(account.arnPrefix)).arn)
 
   const parts: Part[] = []
   const started = async <T extends Part>(part: Promise<T>): Promise<T> => {
