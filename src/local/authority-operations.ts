@@ -12,7 +12,8 @@ import { tagList } from './tag-operations.ts'
 import { commonNameOf, factsOf, invalid, readCertificate, signedBy } from './x509.ts'
 
 /** CA certificates and the registration code: AWS IoT API model 1.3, semantics 2.3 of aws-facts. */
-export function authorityOperations ({ id: owner, authorities, tags }: Account): Operations {
+export function authorityOperations (account: Account): Operations {
+  const { id: owner, authorities, tags } = account
   const named = ({ params }: Call): Authority => authorities.get(text(params['caCertificateId'], 'caCertificateId', CERTIFICATE_ID))
 
   /** The verification certificate shows that whoever registers the CA has its key: the CA signed the code that only this account knows. */
@@ -28,7 +29,11 @@ export function authorityOperations ({ id: owner, authorities, tags }: Account):
     GetRegistrationCode: {
       method: 'GET',
       url: '/registrationcode',
-      run: () => ({ registrationCode: authorities.registrationCode })
+      run: () => {
+        const { registrationCode } = authorities
+        account.touch() // of all that is read, only this comes to be by being read
+        return { registrationCode }
+      }
     },
     DeleteRegistrationCode: {
       method: 'DELETE',
@@ -91,8 +96,9 @@ export function authorityOperations ({ id: owner, authorities, tags }: Account):
       url: '/cacertificates',
       run: call => {
         const template = optionalText(call.query['templateName'], 'templateName', TEMPLATE_NAME)
-        const all = authorities.list().filter(({ registrationConfig }) => template === undefined || registrationConfig?.templateName === template)
-        const { items, next } = datedPage(all, call)
+        const all = authorities.list()
+        const named = template === undefined ? all : all.filter(({ registrationConfig }) => registrationConfig?.templateName === template)
+        const { items, next } = datedPage(named, call)
         return { certificates: items.map(summary), nextMarker: next }
       }
     },
