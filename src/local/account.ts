@@ -1,7 +1,11 @@
 import { Authorities } from './authorities.ts'
 import { Certificates } from './certificates.ts'
+import { Destinations } from './destinations.ts'
+import { Messages } from './messages.ts'
 import { Policies } from './policies.ts'
 import { Quotas } from './quotas.ts'
+import { Rules } from './rules.ts'
+import { Shadows } from './shadows.ts'
 import { Tags } from './tags.ts'
 import { ThingGroups } from './thing-groups.ts'
 import { ThingTypes } from './thing-types.ts'
@@ -22,8 +26,14 @@ export class Account {
   readonly tags = new Tags()
   readonly issuer: DeviceIssuer
   readonly quotas: Quotas
+  readonly messages = new Messages()
+  readonly shadows = new Shadows()
+  readonly destinations: Destinations
+  readonly rules: Rules
   /** Where devices connect, as DescribeEndpoint says it; known once the broker listens. */
   endpoint = 'localhost'
+  /** Where this account's API is served; known once it is. */
+  apiUrl = ''
   /** To be called when a store has changed, by whoever changes one outside an HTTP operation; the state file listens. */
   touch: () => void = () => {}
 
@@ -35,13 +45,15 @@ export class Account {
     this.things = new Things(this.arnPrefix, this.thingTypes)
     this.thingGroups = new ThingGroups(this.arnPrefix)
     this.policies = new Policies(this.arnPrefix)
+    this.destinations = new Destinations(this.arnPrefix)
+    this.rules = new Rules(this.arnPrefix, this.destinations)
     this.issuer = issuer
     this.quotas = quotas
   }
 
   /** What is kept across restarts, by name; a store joins with one line here. */
   get stores (): Readonly<Record<string, Store>> {
-    const { authorities, certificates, thingTypes, things, thingGroups, policies, tags } = this
-    return { authorities, certificates, thingTypes, things, thingGroups, policies, tags }
+    const { authorities, certificates, thingTypes, things, thingGroups, policies, tags, shadows, destinations, rules } = this
+    return { authorities, certificates, thingTypes, things, thingGroups, policies, tags, shadows, destinations, rules }
   }
 }

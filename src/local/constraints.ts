@@ -77,13 +77,13 @@ export function optionalWhole (value: unknown, member: string): number | undefin
   return number
 }
 
-/** A page size of the query string, 1 to 250. */
-export function pageSize (value: unknown, member: string, fallback: number): number {
+/** A page size of the query string, 1 to `max`. */
+export function pageSize (value: unknown, member: string, fallback: number, max = 250): number {
   const digits = optionalText(value, member, { min: 1, max: 10, pattern: /^-?\d+$/ })
   if (digits === undefined) return fallback
   const size = Number(digits)
   if (size < 1) throw broken(digits, member, 'Member must have value greater than or equal to 1')
-  if (size > 250) throw broken(digits, member, 'Member must have value less than or equal to 250')
+  if (size > max) throw broken(digits, member, `Member must have value less than or equal to ${max}`)
   return size
 }
 

@@ -5,6 +5,7 @@ import { AwsError, invalidRequest } from './aws-error.ts'
 import { authorityOperations } from './authority-operations.ts'
 import { certificateOperations } from './certificate-operations.ts'
 import { optionalText } from './constraints.ts'
+import { dataOperations } from './data-operations.ts'
 import { faultPlan, Faults, type FaultPlan } from './faults.ts'
 import { authority, listen } from './listen.ts'
 import type { Log } from './log.ts'
@@ -13,6 +14,7 @@ import { policyOperations } from './policy-operations.ts'
 import { policyTargetOperations } from './policy-target-operations.ts'
 import { principalOperations } from './principal-operations.ts'
 import { registerOperations } from './register-operations.ts'
+import { destinationOperations, ruleOperations } from './rule-operations.ts'
 import { tagOperations } from './tag-operations.ts'
 import { thingGroupOperations } from './thing-group-operations.ts'
 import { thingOperations } from './thing-operations.ts'
@@ -78,6 +80,9 @@ function httpApi (account: Account, log: Log, plan: FaultPlan | undefined): Fast
     ...policyOperations(account),
     ...policyTargetOperations(account),
     ...tagOperations(account),
+    ...ruleOperations(account),
+    ...destinationOperations(account),
+    ...dataOperations(account),
     ...endpoint(account)
   }
   const names = new Set(Object.keys(operations))
