@@ -16,9 +16,11 @@ import { opensslCsr, P256, startRig } from './rig.ts'
 type Json = Record<string, unknown>
 /** An operation in the SDK's own schema language. */
 type Operation = [kind: number, namespace: string, name: string, traits: { http: [string, string] }, input: unknown, output: () => unknown]
-interface Request {
-  method: string, protocol: string, hostname: string, port?: number, path: string
-  query?: Record<string, string>, headers: Record<string, string>, body?: unknown
+type Request = { [name in 'method' | 'protocol' | 'hostname' | 'path']: string } & {
+  port?: number
+  query?: Record<string, string>
+  headers: Record<string, string>
+  body?: unknown
 }
 type Check = (value: unknown, path: string) => string[]
 
