@@ -78,7 +78,7 @@ await onEachEngine(t, async (t, engine) => {
   await t.test('RSA key, and a key made by the service', async t => {
     for (const [i, option] of [['--key-type', 'rsa'], ['--keys-by-service']].entries()) {
       const target = join(dir, `device-${i}`)
-      const { exit, output } = await cvm('device', 'enroll', '--device-file', deviceFile(`${i}.json`, await service.register()), '--out', target, ...option)
+      const { exit, output } = await cvm('device', 'enroll', '--device-file', deviceFile(`${i}.json`, await service.register()), '--out', target, '--timeout', '20', ...option)
       t.match({ exit, output }, { exit: 0 })
       t.equal(statSync(join(target, 'iot-private.pem.key')).mode & 0o777, 0o600)
       t.equal((await cvm('device', 'connect', '--dir', target)).exit, 0, 'and it connects')
