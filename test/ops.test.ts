@@ -102,12 +102,13 @@ await t.test('metrics', async t => {
 })
 
 await t.test('a dependency that is down makes the service unhealthy, yet not unready', async t => {
-  const sick = await startService({ AWS_ENDPOINT_URL_IOT: iot.url, CREATE_TABLES: 'false', AWS_ENDPOINT_URL_DYNAMODB: dynamodb.url, AWS_CALL_TIMEOUT_MS: '300' })
+  const endpoints = { AWS_ENDPOINT_URL_IOT: iot.url, AWS_ENDPOINT_URL_DYNAMODB: dynamodb.url }
+  const sick = await startService({ ...endpoints, CREATE_TABLES: 'false', AWS_CALL_TIMEOUT_MS: '3000' })
   t.teardown(() => sick.close())
-  iot.fail(() => 'silence')
+  for (const dependency of [iot, dynamodb]) dependency.fail(() => 'silence')
   const start = Date.now()
   const [health, again] = await Promise.all([sick.app.ops.inject('/healthz'), sick.app.ops.inject('/healthz')])
-  t.ok(Date.now() - start < 5_000, `answered after ${Date.now() - start} ms`)
+  t.ok(Date.now() - start < 6_000, `answered after ${Date.now() - start} ms, though the calls and their retries take longer`)
   t.strictSame([health.statusCode, health.json()], [503, { status: 'degraded', dependencies: { dynamodb: 'down', 'aws-iot': 'down' } }])
   t.equal(again.body, health.body)
   for (const dependency of ['dynamodb', 'aws-iot']) t.equal(await total(sick, 'cvm_dependency_up', { dependency }), 0, dependency)
