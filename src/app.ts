@@ -4,7 +4,7 @@ import helmet from '@fastify/helmet'
 import { DynamoDBDocumentClient } from '@aws-sdk/lib-dynamodb'
 import Fastify, { type FastifyInstance, type FastifyServerOptions, LogController } from 'fastify'
 import type { Logger } from 'pino'
-import { type AwsSettings, dynamodbClient, iotBindingClient, iotIssuingClient } from './adapters/aws-clients.ts'
+import { type AwsSettings, dynamodbClient, iotBindingClient, iotIssuingClient, iotTendingClient } from './adapters/aws-clients.ts'
 import { ensureDeviceTable } from './adapters/device-table.ts'
 import { DynamoDbDeviceRegistry } from './adapters/dynamodb-device-registry.ts'
 import { IotControlPlane } from './adapters/iot-control-plane.ts'
@@ -22,7 +22,8 @@ import { vendRoutes } from './routes/vend.ts'
 import type { DeviceRegistry } from './vending/device-registry.ts'
 import { type TokenHasher, tokenHasher } from './vending/registration-token.ts'
 import { renewAfter } from './vending/renewal-time.ts'
-import { type VendDeps, type VendRequest, type Vended, vend } from './vending/vend.ts'
+import type { VendDeps, VendRequest, Vended } from './vending/vend-steps.ts'
+import { vend } from './vending/vend.ts'
 
 /** Nothing here is a page. */
 const NO_CONTENT = { useDefaults: false, directives: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] } }
@@ -64,12 +65,14 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const dynamodb = dynamodbClient(aws)
   const issuing = iotIssuingClient(aws)
   const binding = iotBindingClient(aws)
+  const tending = iotTendingClient(aws)
   if (config.CREATE_TABLES) await ensureDeviceTable(dynamodb, config.DEVICE_TABLE)
 
   const registry = new DynamoDbDeviceRegistry(DynamoDBDocumentClient.from(dynamodb), config.DEVICE_TABLE)
   const controlPlane = new IotControlPlane({
     issuing,
     binding,
+    tending,
     policyName: config.IOT_POLICY_NAME,
     endpoint: config.IOT_ENDPOINT || undefined
   })
@@ -109,7 +112,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     dependencies: { dynamodb: () => registry.find('healthz'), 'aws-iot': () => controlPlane.checkReachable() },
     now: Date.now
   })
-  return { service, ops, registry, hashToken, release: () => { for (const client of [dynamodb, issuing, binding]) client.destroy() } }
+  return { service, ops, registry, hashToken, release: () => { for (const client of [dynamodb, issuing, binding, tending]) client.destroy() } }
 }
 
 function serverOptions (config: Config, { log, tls }: Surroundings): FastifyServerOptions {

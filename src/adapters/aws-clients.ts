@@ -27,7 +27,12 @@ export function iotIssuingClient (settings: AwsSettings): IoTClient {
   return observed(new IoTClient({ ...common(settings, settings.iotEndpoint), maxAttempts: 1 }), 'iot', settings.observe)
 }
 
-/** For every other IoT call: all of them may be repeated. */
+/** For looking at certificates and ending them: the SDK's own retries. */
+export function iotTendingClient (settings: AwsSettings): IoTClient {
+  return observed(new IoTClient({ ...common(settings, settings.iotEndpoint), maxAttempts: 3 }), 'iot', settings.observe)
+}
+
+/** For the calls that make a fresh certificate usable: all of them may be repeated. */
 export function iotBindingClient (settings: AwsSettings): IoTClient {
   const retryStrategy = new BindingRetry(6)
   return observed(new IoTClient({ ...common(settings, settings.iotEndpoint), retryStrategy }), 'iot', settings.observe)

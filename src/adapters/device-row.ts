@@ -1,4 +1,4 @@
-import type { Certificate, Device, DeviceState, HistoryEntry, Way } from '../vending/device.ts'
+import type { Certificate, Device, DeviceState, HistoryEntry, Suspicion, Way } from '../vending/device.ts'
 
 /**
  * A row as DynamoDB holds it: flat, optional attributes absent rather than null. `deviceToken`, `certinfo` and `applyState` are
@@ -21,6 +21,9 @@ export interface DeviceRow {
   notAfter?: number
   committedAt?: number
   retiring?: Set<string>
+  suspectClaimId?: string
+  suspectSince?: number
+  suspects?: Set<string>
   history?: HistoryEntry[]
   /** Present exactly on rows that somebody must finish; the key of the sparse index. */
   unfinished?: typeof UNFINISHED
@@ -41,11 +44,18 @@ export function deviceOf (row: DeviceRow): Device {
     legacyToken: typeof row.deviceToken === 'string' ? row.deviceToken : undefined,
     tokenExpiresAt: row.tokenExpiresAt,
     claim: row.claimId === undefined ? undefined : { claimId: row.claimId, claimExpiresAt: row.claimExpiresAt ?? 0 },
+    lastClaimExpiresAt: row.claimExpiresAt,
     certificate: certificateOf(row),
     retiring: [...row.retiring ?? []],
+    suspicion: suspicionOf(row),
     committedAt: row.committedAt,
     history: row.history ?? []
   }
+}
+
+function suspicionOf ({ suspectClaimId, suspectSince, suspects }: DeviceRow): Suspicion | undefined {
+  if (suspectClaimId === undefined || suspectSince === undefined) return undefined
+  return { claimId: suspectClaimId, since: suspectSince, keys: [...suspects ?? []] }
 }
 
 function certificateOf (row: DeviceRow): Certificate | undefined {

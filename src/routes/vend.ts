@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyReply } from 'fastify'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { type Static, Type } from 'typebox'
 import { SERIAL_NUMBER, thingNameOf } from '../vending/names.ts'
-import type { VendRequest, Vended } from '../vending/vend.ts'
+import type { VendRequest, Vended } from '../vending/vend-steps.ts'
 
 const serialNumber = Type.String({ pattern: SERIAL_NUMBER, description: 'becomes the thing name and the MQTT client id' })
 const registrationToken = Type.String({ minLength: 1, maxLength: 256, description: 'the one-time secret of the device' })

@@ -57,12 +57,18 @@ export interface DeviceRegistry {
   /** `ISSUED` under an expired claim → `ISSUING` for another key; the certificate never handed out joins `retiring`. */
   supersede (device: Device, claim: NewClaim & Pick<ClaimRequest, 'way' | 'publicKeyFingerprint'>): Promise<WriteResult>
 
-  /** `ISSUING` under this claim → `ISSUED` with this certificate. */
+  /**
+   * `ISSUING` under this claim, which has not expired → `ISSUED` with this certificate. Ends the suspicion that this claim began; one
+   * that an earlier claim left stays.
+   */
   record (write: FencedWrite, certificate: Certificate): Promise<WriteResult>
 
   /** `ISSUED` under this claim → `ACTIVE`; the token is spent. */
   commit (write: FencedWrite): Promise<WriteResult>
 
-  /** Lets this claim expire at once, so that a retry need not wait for it; the state stays, for the next worker or reconcile. */
-  release (write: FencedWrite): Promise<WriteResult>
+  /**
+   * Lets this claim expire at once, so that a retry need not wait for it; the state stays, for the next worker or reconcile. Ends the
+   * suspicion that this claim began where AWS IoT has `certainlyNothing` of it.
+   */
+  release (write: FencedWrite, certainlyNothing: boolean): Promise<WriteResult>
 }

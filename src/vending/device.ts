@@ -10,6 +10,21 @@ export interface Claim {
   claimExpiresAt: number
 }
 
+/**
+ * AWS IoT may hold a certificate that was made for the device and never recorded: an attempt ended between asking for one and
+ * recording it. Stays until reconcile has looked.
+ */
+export interface Suspicion {
+  /** The first attempt that left it; whoever records under this claim knows that nothing is amiss. */
+  claimId: string
+  since: number
+  /** The public keys asked for, by fingerprint; {@link GENERATED_KEY} for one that AWS IoT was to make. */
+  keys: readonly string[]
+}
+
+/** Stands for a key that AWS IoT makes, in {@link Suspicion}. */
+export const GENERATED_KEY = 'generated'
+
 /** The certificate that a device was or is about to be given. */
 export interface Certificate {
   certificateId: string
@@ -25,7 +40,7 @@ export interface Certificate {
 /** One line of a device's story. */
 export interface HistoryEntry {
   at: number
-  event: 'registered' | 'claimed' | 'resumed' | 'superseded' | 'issued' | 'activated' | 'released'
+  event: 'registered' | 'claimed' | 'resumed' | 'superseded' | 'issued' | 'activated' | 'released' | 'freed' | 'abandoned' | 'revoked' | 'disposed'
   requestId: string
   certificateId?: string
 }
@@ -44,9 +59,12 @@ export interface Device {
   /** The token may not start a vend from then on; a vend that has begun may be finished. */
   tokenExpiresAt: number | undefined
   claim: Claim | undefined
+  /** When the last claim ends or ended; kept while anything is left to finish. */
+  lastClaimExpiresAt: number | undefined
   certificate: Certificate | undefined
   /** Ids of certificates that must be REVOKED in AWS IoT before a newer one may become ACTIVE. */
   retiring: readonly string[]
+  suspicion: Suspicion | undefined
   committedAt: number | undefined
   history: readonly HistoryEntry[]
 }
