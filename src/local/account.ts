@@ -1,7 +1,14 @@
 import { Authorities } from './authorities.ts'
 import { Certificates } from './certificates.ts'
+import { Destinations } from './destinations.ts'
+import { Messages } from './messages.ts'
 import { Policies } from './policies.ts'
 import { Quotas } from './quotas.ts'
+import { Rules } from './rules.ts'
+import { Shadows } from './shadows.ts'
+import { Tags } from './tags.ts'
+import { ThingGroups } from './thing-groups.ts'
+import { ThingTypes } from './thing-types.ts'
 import { Things } from './things.ts'
 import type { DeviceIssuer } from './issuer.ts'
 import type { Store } from './state.ts'
@@ -12,12 +19,21 @@ export class Account {
   readonly arnPrefix: string
   readonly authorities: Authorities
   readonly certificates: Certificates
+  readonly thingTypes: ThingTypes
   readonly things: Things
+  readonly thingGroups: ThingGroups
   readonly policies: Policies
+  readonly tags = new Tags()
   readonly issuer: DeviceIssuer
   readonly quotas: Quotas
+  readonly messages = new Messages()
+  readonly shadows = new Shadows()
+  readonly destinations: Destinations
+  readonly rules: Rules
   /** Where devices connect, as DescribeEndpoint says it; known once the broker listens. */
   endpoint = 'localhost'
+  /** Where this account's API is served; known once it is. */
+  apiUrl = ''
   /** To be called when a store has changed, by whoever changes one outside an HTTP operation; the state file listens. */
   touch: () => void = () => {}
 
@@ -25,15 +41,19 @@ export class Account {
     this.arnPrefix = `arn:aws:iot:${region}:${this.id}`
     this.authorities = new Authorities(this.arnPrefix)
     this.certificates = new Certificates(this.arnPrefix)
-    this.things = new Things(this.arnPrefix)
+    this.thingTypes = new ThingTypes(this.arnPrefix)
+    this.things = new Things(this.arnPrefix, this.thingTypes)
+    this.thingGroups = new ThingGroups(this.arnPrefix)
     this.policies = new Policies(this.arnPrefix)
+    this.destinations = new Destinations(this.arnPrefix)
+    this.rules = new Rules(this.arnPrefix, this.destinations)
     this.issuer = issuer
     this.quotas = quotas
   }
 
   /** What is kept across restarts, by name; a store joins with one line here. */
   get stores (): Readonly<Record<string, Store>> {
-    const { authorities, certificates, things, policies } = this
-    return { authorities, certificates, things, policies }
+    const { authorities, certificates, thingTypes, things, thingGroups, policies, tags, shadows, destinations, rules } = this
+    return { authorities, certificates, thingTypes, things, thingGroups, policies, tags, shadows, destinations, rules }
   }
 }

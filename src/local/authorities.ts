@@ -1,4 +1,4 @@
-import { randomUUID, X509Certificate } from 'node:crypto'
+import { randomBytes, randomUUID, X509Certificate } from 'node:crypto'
 import { AwsError, notFound } from './aws-error.ts'
 import type { Store } from './state.ts'
 import { signedBy } from './x509.ts'
@@ -31,7 +31,7 @@ export interface Authority {
 type NewAuthority = Pick<Authority, 'id' | 'pem' | 'notBefore' | 'notAfter' | 'mode' | 'status' | 'autoRegistration' | 'registrationConfig'>
 
 /** What UpdateCACertificate can change; `registrationConfig: undefined` given by name removes it. */
-export type AuthorityChange = Partial<Pick<Authority, 'status' | 'autoRegistration' | 'registrationConfig'>>
+type AuthorityChange = Partial<Pick<Authority, 'status' | 'autoRegistration' | 'registrationConfig'>>
 
 // AWS's limit (aws-facts 2.3).
 const MAX_PER_SUBJECT = 10
@@ -43,9 +43,27 @@ export class Authorities implements Store {
   readonly #parsed = new WeakMap<Authority, X509Certificate>()
   readonly #arnPrefix: string
   #sequence = 0
+  #registrationCode: string | undefined
 
   constructor (arnPrefix: string) {
     this.#arnPrefix = arnPrefix
+  }
+
+  /** The account's registration code, made when first asked for and then the same until it is deleted. */
+  get registrationCode (): string {
+    this.#registrationCode ??= randomBytes(32).toString('hex')
+    return this.#registrationCode
+  }
+
+  /** Whether the text is the registration code; before there is one, nothing is. */
+  isRegistrationCode (text: string | undefined): boolean {
+    return this.#registrationCode !== undefined && text === this.#registrationCode
+  }
+
+  /** Deletes the code; 404 when there is none. */
+  deleteRegistrationCode (): void {
+    if (this.#registrationCode === undefined) throw notFound('The registration code was not found')
+    this.#registrationCode = undefined
   }
 
   /** Registers; 409 when that certificate is registered, 410 when ten others have its subject. */
@@ -94,6 +112,11 @@ export class Authorities implements Store {
     return this.list().filter(authority => signedBy(certificate, this.certificateOf(authority)))
   }
 
+  /** The authorities, whatever their status, whose subject is the issuer that the certificate names. */
+  namedBy (certificate: X509Certificate): Authority[] {
+    return this.list().filter(authority => this.certificateOf(authority).subject === certificate.issuer)
+  }
+
   certificateOf (authority: Authority): X509Certificate {
     const parsed = this.#parsed.get(authority) ?? new X509Certificate(authority.pem)
     this.#parsed.set(authority, parsed)
@@ -117,12 +140,14 @@ export class Authorities implements Store {
     this.#byId.delete(authority.id)
   }
 
-  snapshot (): Authority[] {
-    return this.list()
+  snapshot (): object {
+    return { registrationCode: this.#registrationCode, authorities: this.list() }
   }
 
   restore (kept: unknown): void {
-    for (const authority of kept as Authority[]) {
+    const { registrationCode, authorities } = kept as { registrationCode?: string, authorities: Authority[] }
+    this.#registrationCode = registrationCode
+    for (const authority of authorities) {
       this.#byId.set(authority.id, authority)
       this.#sequence = Math.max(this.#sequence, authority.sequence)
     }

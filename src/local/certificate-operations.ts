@@ -1,12 +1,10 @@
 import { AwsError } from './aws-error.ts'
 import type { Account } from './account.ts'
 import type { Certificate, CertificateStatus } from './certificates.ts'
-import { CERTIFICATE_ID, CERTIFICATE_STATUS, CSR, flag, MARKER, optionalText, pageSize, text } from './constraints.ts'
+import { CERTIFICATE_ID, CERTIFICATE_STATUS, CSR, flag, text } from './constraints.ts'
 import type { Issued } from './issuer.ts'
 import { epochSeconds, type Call, type Operations } from './operation.ts'
-import { page } from './page.ts'
-
-const LIST_DEFAULT = 25
+import { datedPage } from './page.ts'
 
 /** Certificates: AWS IoT API model 1.2, semantics 2.1 and 2.2 of aws-facts. */
 export function certificateOperations (account: Account): Operations {
@@ -75,16 +73,23 @@ export function certificateOperations (account: Account): Operations {
     ListCertificates: {
       method: 'GET',
       url: '/certificates',
-      run: ({ query }) => {
-        const ascending = flag(query['isAscendingOrder'], 'isAscendingOrder')
-        const size = pageSize(query['pageSize'], 'pageSize', LIST_DEFAULT)
-        const marker = optionalText(query['marker'], 'marker', MARKER)
-        const all = ascending ? certificates.list() : certificates.list().reverse()
-        const { items, next } = page(all, ({ sequence }) => String(sequence).padStart(12, '0'), size, marker, !ascending)
-        return { certificates: items.map(summary), nextMarker: next }
+      run: call => listed(certificates.list(), call)
+    },
+    ListCertificatesByCA: {
+      // The model knows no 404 here: of a CA that is not registered there are no certificates.
+      method: 'GET',
+      url: '/certificates-by-ca/:caCertificateId',
+      run: call => {
+        const id = text(call.params['caCertificateId'], 'caCertificateId', CERTIFICATE_ID).toLowerCase()
+        return listed(certificates.list().filter(({ caCertificateId }) => caCertificateId === id), call)
       }
     }
   }
+}
+
+function listed (oldestFirst: readonly Certificate[], call: Call): object {
+  const { items, next } = datedPage(oldestFirst, call)
+  return { certificates: items.map(summary), nextMarker: next }
 }
 
 function summary ({ arn, id, status, mode, createdAt }: Certificate): object {
@@ -94,6 +99,7 @@ function summary ({ arn, id, status, mode, createdAt }: Certificate): object {
 function description (certificate: Certificate, owner: string): object {
   return {
     ...summary(certificate),
+    caCertificateId: certificate.caCertificateId,
     certificatePem: certificate.pem,
     ownedBy: owner,
     lastModifiedDate: epochSeconds(certificate.changedAt),

@@ -2,13 +2,23 @@ import { randomUUID } from 'node:crypto'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Account } from './account.ts'
 import { AwsError, invalidRequest } from './aws-error.ts'
+import { authorityOperations } from './authority-operations.ts'
 import { certificateOperations } from './certificate-operations.ts'
 import { optionalText } from './constraints.ts'
+import { dataOperations } from './data-operations.ts'
+import { faultPlan, Faults, type FaultPlan } from './faults.ts'
 import { authority, listen } from './listen.ts'
 import type { Log } from './log.ts'
 import type { Operations } from './operation.ts'
 import { policyOperations } from './policy-operations.ts'
+import { policyTargetOperations } from './policy-target-operations.ts'
+import { principalOperations } from './principal-operations.ts'
+import { registerOperations } from './register-operations.ts'
+import { destinationOperations, ruleOperations } from './rule-operations.ts'
+import { tagOperations } from './tag-operations.ts'
+import { thingGroupOperations } from './thing-group-operations.ts'
 import { thingOperations } from './thing-operations.ts'
+import { thingTypeOperations } from './thing-type-operations.ts'
 
 const ENDPOINT_TYPES = ['iot:Data', 'iot:Data-ATS', 'iot:CredentialProvider', 'iot:Jobs', 'iot:DeviceAdvisor', 'iot:Data-Beta']
 /** The services a request may be signed for, by plane. */
@@ -21,9 +31,9 @@ declare module 'fastify' {
 
 /** AWS IoT over HTTP, control plane and data plane on one port; wire rules as in aws-facts 1.0 and 1.8. */
 export async function startIot (
-  account: Account, host: string, port: number, log: Log
+  account: Account, host: string, port: number, log: Log, faults?: FaultPlan
 ): Promise<{ url: string, close: () => Promise<void> }> {
-  const app = httpApi(account, log)
+  const app = httpApi(account, log, faults)
   await app.ready()
   try {
     const taken = await listen(app.server, host, port, 'LOCAL_IOT_PORT')
@@ -34,7 +44,7 @@ export async function startIot (
   }
 }
 
-function httpApi (account: Account, log: Log): FastifyInstance {
+function httpApi (account: Account, log: Log, plan: FaultPlan | undefined): FastifyInstance {
   const app = fastify({
     // A certificate ARN in the path has 104 characters and more; Fastify allows 100.
     routerOptions: { maxParamLength: 2048 },
@@ -59,16 +69,30 @@ function httpApi (account: Account, log: Log): FastifyInstance {
   app.setNotFoundHandler(request => {
     throw new AwsError('UnknownOperationException', `The local AWS IoT has no operation at ${request.method} ${request.url.split('?')[0]}`)
   })
-  serve(app, account, {
+  const operations = {
     ...certificateOperations(account),
+    ...registerOperations(account),
+    ...authorityOperations(account),
     ...thingOperations(account),
+    ...principalOperations(account),
+    ...thingTypeOperations(account),
+    ...thingGroupOperations(account),
     ...policyOperations(account),
+    ...policyTargetOperations(account),
+    ...tagOperations(account),
+    ...ruleOperations(account),
+    ...destinationOperations(account),
+    ...dataOperations(account),
     ...endpoint(account)
-  })
+  }
+  const names = new Set(Object.keys(operations))
+  const faults = plan === undefined ? undefined : new Faults(faultPlan(plan, names))
+  serve(app, account, operations, faults)
+  if (faults !== undefined) administer(app, faults, names)
   return app
 }
 
-function serve (app: FastifyInstance, account: Account, operations: Operations): void {
+function serve (app: FastifyInstance, account: Account, operations: Operations, faults = new Faults()): void {
   for (const [name, { method, url, plane, unsigned, run }] of Object.entries(operations)) {
     app.route<{ Params: Record<string, string>, Querystring: Record<string, unknown>, Body: Buffer | undefined }>({
       method,
@@ -76,16 +100,40 @@ function serve (app: FastifyInstance, account: Account, operations: Operations):
       exposeHeadRoute: false,
       config: { ...(plane === undefined ? {} : { plane }), ...(unsigned === undefined ? {} : { unsigned }) },
       handler: async ({ params, query, body: payload = Buffer.alloc(0), headers }, reply) => {
-        if (plane === undefined) account.quotas.takeOperation(name)
-        const principal = headers['x-amzn-principal']
-        const body = plane === 'data' ? {} : parse(payload)
-        // Reading changes nothing; after anything else, whatever came of it, the state is due to be kept.
-        if (method !== 'GET') account.touch()
-        const answer = await run({ params, query, headers, body, payload, principal: typeof principal === 'string' ? principal : undefined })
-        return await reply.type('application/json').send(answer)
+        const work = async (): Promise<object | Buffer> => {
+          if (plane === undefined) account.quotas.takeOperation(name)
+          const body = plane === 'data' ? {} : parse(payload)
+          const principal = headers['x-amzn-principal']
+          try {
+            return await run({ params, query, headers, body, payload, principal: typeof principal === 'string' ? principal : undefined })
+          } finally {
+            // Whatever came of it, what may have changed the state is a reason to keep it.
+            if (method !== 'GET') account.touch()
+          }
+        }
+        const outcome = await faults.apply(name, work)
+        if ('answer' in outcome) return await reply.type('application/json').send(outcome.answer)
+        reply.hijack()
+        if (outcome.ending === 'cut') reply.raw.destroy()
+        return reply
       }
     })
   }
+}
+
+/** What faults.ts describes at its top. */
+function administer (app: FastifyInstance, faults: Faults, operations: ReadonlySet<string>): void {
+  const config = { unsigned: true } as const
+  const url = '/_local/faults'
+  app.get(url, { config }, async () => faults.report())
+  app.delete(url, { config }, async () => {
+    faults.set({ rules: [] })
+    return faults.report()
+  })
+  app.put<{ Body: Buffer | undefined }>(url, { config }, async ({ body }) => {
+    faults.set(faultPlan(json(body ?? Buffer.alloc(0)), operations))
+    return faults.report()
+  })
 }
 
 function endpoint (account: Account): Operations {
@@ -115,12 +163,17 @@ function requireSignature (authorization: string | undefined, services: readonly
 }
 
 function parse (payload: Buffer): Record<string, unknown> {
-  if (payload.length === 0) return {}
-  try {
-    const value: unknown = JSON.parse(payload.toString())
-    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>
-  } catch { /* answered below like any other body that is no object */ }
+  const value = payload.length === 0 ? {} : json(payload)
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>
   throw new AwsError('SerializationException', 'The request body is not a JSON object')
+}
+
+function json (payload: Buffer): unknown {
+  try {
+    return JSON.parse(payload.toString())
+  } catch {
+    throw new AwsError('SerializationException', 'The request body is not JSON')
+  }
 }
 
 function refuse (error: unknown, request: FastifyRequest, reply: FastifyReply, log: Log): void {

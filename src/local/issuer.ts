@@ -1,7 +1,8 @@
-import crypto, { createHash, createPublicKey, generateKeyPair, randomBytes, X509Certificate, type KeyObject } from 'node:crypto'
+import crypto, { createHash, createPrivateKey, createPublicKey, generateKeyPair, randomBytes, X509Certificate, type KeyObject } from 'node:crypto'
 import { promisify } from 'node:util'
 import { invalidRequest } from './aws-error.ts'
 import { content, der, elements } from './der.ts'
+import type { Store } from './state.ts'
 
 /** A certificate as it leaves an issuer; `id` is what AWS calls it: SHA-256 of the DER in lower-case hex. */
 export interface Issued { readonly id: string, readonly pem: string, readonly notBefore: Date, readonly notAfter: Date }
@@ -27,19 +28,29 @@ const makeKeys = promisify(generateKeyPair)
  * Signs device certificates in the form of AWS IoT's (aws-facts 2.2). It writes the DER itself around pieces made once: the general
  * certificate builder takes 2.5 ms of CPU per certificate, this way leaves little more than the RSA signature.
  */
-export class DeviceIssuer {
-  readonly #key: KeyObject
+export class DeviceIssuer implements Store {
   readonly #issuer = nameOf('060355040b', ISSUER)
-  readonly #authorityKeyId: Buffer
+  #key: KeyObject
+  #authorityKeyId: Buffer
 
-  private constructor (privateKey: KeyObject, publicKey: KeyObject) {
-    this.#key = privateKey
-    this.#authorityKeyId = extension('0603551d23', false, der(SEQUENCE, der(0x80, keyId(spkiOf(publicKey)))))
+  private constructor (key: KeyObject) {
+    this.#key = key
+    this.#authorityKeyId = authorityKeyId(key)
   }
 
+  /** An issuer with a new key. */
   static async create (): Promise<DeviceIssuer> {
-    const { privateKey, publicKey } = await makeKeys('rsa', { modulusLength: 2048 })
-    return new DeviceIssuer(privateKey, publicKey)
+    const { privateKey } = await makeKeys('rsa', { modulusLength: 2048 })
+    return new DeviceIssuer(privateKey)
+  }
+
+  snapshot (): string {
+    return this.#key.export({ type: 'pkcs8', format: 'pem' }).toString()
+  }
+
+  restore (kept: unknown): void {
+    this.#key = createPrivateKey(String(kept))
+    this.#authorityKeyId = authorityKeyId(this.#key)
   }
 
   /** A certificate for the CSR's key and subject, both copied byte for byte; refuses what AWS refuses. */
@@ -159,6 +170,10 @@ function sign (bytes: Buffer, key: KeyObject): Promise<Buffer> {
 
 function spkiOf (key: KeyObject): Buffer {
   return key.export({ type: 'spki', format: 'der' })
+}
+
+function authorityKeyId (key: KeyObject): Buffer {
+  return extension('0603551d23', false, der(SEQUENCE, der(0x80, keyId(spkiOf(createPublicKey(key))))))
 }
 
 /** RFC 5280, 4.2.1.2, method 1: SHA-1 over the bits of the public key. */

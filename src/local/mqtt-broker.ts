@@ -1,4 +1,4 @@
-import { constants, createHash } from 'node:crypto'
+import { constants, X509Certificate } from 'node:crypto'
 import type { Socket } from 'node:net'
 import { createServer, type TLSSocket } from 'node:tls'
 import { Aedes, type AedesOptions, type Client } from 'aedes'
@@ -7,7 +7,11 @@ import type { Credentials } from './ca.ts'
 import type { Certificate } from './certificates.ts'
 import { authority, listen } from './listen.ts'
 import type { Log } from './log.ts'
-import { MqttAccess } from './mqtt-access.ts'
+import type { Message } from './messages.ts'
+import { Door } from './mqtt-door.ts'
+import { addressOf, Sessions } from './mqtt-sessions.ts'
+import { Presence } from './presence.ts'
+import { covers } from './topic.ts'
 
 const HANDSHAKE_MS = 10_000
 const MAX_PAYLOAD_BYTES = 128 * 1024
@@ -18,15 +22,38 @@ const SUBACK_FAILURE = null
 /**
  * The MQTT side of AWS IoT Core: TLS with a client certificate that is registered here and ACTIVE, whose policies allow what the
  * client does. Policies, attachments and status are read at each step, so a change counts from the next packet on; a session ends
- * when its certificate leaves ACTIVE.
+ * when its certificate leaves ACTIVE. A certificate that is not ACTIVE yet but may become so is turned away at its CONNECT packet.
  */
 export async function startMqttBroker (
   account: Account, tls: Credentials, host: string, port: number, log: Log
 ): Promise<{ url: string, port: number, close: () => Promise<void> }> {
   const sessions = new Sessions(account)
-  const broker = await Aedes.createBroker({ ...rules(sessions), connectTimeout: HANDSHAKE_MS, maxClientsIdLength: 128 })
-  broker.on('clientError', (client, error) => { log.debug({ clientId: client.id, err: error }, 'local MQTT session ended') })
+  const presence = new Presence(account.messages)
+  const door = new Door(account, new X509Certificate(tls.cert), log)
+  const broker = await Aedes.createBroker({ ...rules(sessions, presence, door), connectTimeout: HANDSHAKE_MS, maxClientsIdLength: 128 })
+  broker.on('clientError', (client, error) => {
+    presence.blame(client.conn, 'CLIENT_ERROR')
+    log.debug({ clientId: client.id, err: error }, 'local MQTT session ended')
+  })
   broker.on('connectionError', (_client, error) => { log.debug({ err: error }, 'local MQTT connection refused') })
+  broker.on('keepaliveTimeout', client => { presence.blame(client.conn, 'MQTT_KEEP_ALIVE_TIMEOUT') })
+  broker.on('clientReady', client => {
+    presence.connected(client.conn, client.id, sessions.certificateOf(client)?.id ?? '', addressOf(client))
+  })
+  broker.on('clientDisconnect', client => {
+    // aedes tells nobody else that a DISCONNECT packet came first.
+    if ((client as Client & { _disconnected?: boolean })._disconnected === true) presence.blame(client.conn, 'CLIENT_INITIATED_DISCONNECT')
+    presence.disconnected(client.conn)
+  })
+  broker.on('publish', ({ topic, payload }, client) => {
+    const certificateId = client === null ? undefined : sessions.certificateOf(client)?.id
+    if (client === null || certificateId === undefined) return
+    account.messages.received({ topic, payload: Buffer.from(payload), clientId: client.id, certificateId })
+  })
+  const outgoing = ({ topic, payload, qos = 0, retain = false }: Message): void => {
+    if (!broker.closed) broker.publish({ cmd: 'publish', topic, payload, qos, retain, dup: false }, () => {})
+  }
+  account.messages.on('outgoing', outgoing)
 
   const server = createServer({
     cert: tls.cert,
@@ -45,20 +72,21 @@ export async function startMqttBroker (
   server.on('secureConnection', socket => {
     // aedes listens for errors only once it has taken over, and an error without listener would end the process.
     socket.on('error', error => { log.debug({ err: error }, 'local MQTT connection failed') })
-    const certificate = presented(socket, account)
-    if (certificate?.status !== 'ACTIVE' || certificate.notAfter < Date.now()) {
-      log.info({ certificateId: certificate?.id, status: certificate?.status ?? 'not registered' }, 'local MQTT connection refused')
-      socket.destroy()
-      return
-    }
-    sessions.add(certificate, socket)
-    broker.handle(socket)
+    if (door.opens(socket)) broker.handle(socket)
+    else socket.destroy()
   })
 
-  const changed = (certificate: Certificate): void => { if (certificate.status !== 'ACTIVE') sessions.end(certificate) }
+  const changed = (certificate: Certificate): void => {
+    if (certificate.status === 'ACTIVE') return
+    for (const connection of sessions.of(certificate)) {
+      presence.blame(connection, 'AUTH_ERROR')
+      connection.destroy()
+    }
+  }
   account.certificates.on('changed', changed)
   const close = async (): Promise<void> => {
     account.certificates.off('changed', changed)
+    account.messages.off('outgoing', outgoing)
     const closed = new Promise<void>(resolve => { server.close(() => { resolve() }) })
     sessions.endAll()
     await new Promise<void>(resolve => { broker.close(resolve) })
@@ -73,22 +101,24 @@ export async function startMqttBroker (
   }
 }
 
-/** The registered certificate the client proved to hold, if it sent one. */
-function presented (socket: TLSSocket, account: Account): Certificate | undefined {
-  const certificate = socket.getPeerX509Certificate()
-  return certificate === undefined ? undefined : account.certificates.find(createHash('sha256').update(certificate.raw).digest('hex'))
-}
-
 /** AWS IoT's answers in aedes' terms: refused connect, closed connection after a forbidden publish, failed entry in SUBACK. */
-function rules (sessions: Sessions): AedesOptions {
+function rules (sessions: Sessions, presence: Presence, door: Door): AedesOptions {
   return {
+    preConnect: (client, _packet, done) => {
+      const certificate = door.admitted(client.conn as TLSSocket)
+      if (certificate !== undefined) sessions.add(certificate, client.conn)
+      done(certificate === undefined ? new Error('the certificate is not ACTIVE') : null, certificate !== undefined)
+    },
     authenticate: (client, _username, _password, done) => {
-      if (sessions.accessOf(client)?.mayConnect() === true) done(null, true)
+      const allowed = sessions.accessOf(client)?.mayConnect() === true
+      if (allowed) presence.replaced(client.id)
+      if (allowed) done(null, true)
       else done(Object.assign(new Error('not authorized to connect'), { returnCode: NOT_AUTHORIZED }), false)
     },
     authorizePublish: (client, { topic, qos, retain, payload }, done) => {
       const allowed = client !== null && qos < 2 && payload.length <= MAX_PAYLOAD_BYTES &&
         sessions.accessOf(client)?.mayPublish(topic, retain) === true
+      if (client !== null && !allowed) presence.blame(client.conn, 'AUTH_ERROR')
       done(allowed ? null : new Error(`not allowed to publish to ${topic} with QoS ${qos}`))
     },
     authorizeSubscribe: (client, subscription, done) => {
@@ -96,47 +126,13 @@ function rules (sessions: Sessions): AedesOptions {
       if (subscription.qos === 2) done(new Error('QoS 2 is not supported'))
       else done(null, sessions.accessOf(client)?.maySubscribe(subscription.topic) === true ? subscription : SUBACK_FAILURE)
     },
-    authorizeForward: (client, packet) => sessions.accessOf(client)?.mayReceive(packet.topic) === true ? packet : null
+    authorizeForward: (client, packet) =>
+      subscribed(client, packet.topic) && sessions.accessOf(client)?.mayReceive(packet.topic) === true ? packet : null
   }
 }
 
-/** The live connections, and by certificate those that were let in. */
-class Sessions {
-  readonly #account: Account
-  readonly #open = new Set<Socket>()
-  readonly #byCertificate = new Map<string, Set<TLSSocket>>()
-  readonly #certificates = new WeakMap<object, Certificate>()
-
-  constructor (account: Account) {
-    this.#account = account
-  }
-
-  /** Remembers every connection from its first byte, so that one that never finishes its handshake cannot hold up the close. */
-  track (socket: Socket): void {
-    this.#open.add(socket)
-    socket.once('close', () => { this.#open.delete(socket) })
-  }
-
-  add (certificate: Certificate, socket: TLSSocket): void {
-    const sockets = this.#byCertificate.get(certificate.id) ?? new Set()
-    this.#byCertificate.set(certificate.id, sockets.add(socket))
-    this.#certificates.set(socket, certificate)
-    socket.once('close', () => {
-      sockets.delete(socket)
-      if (sockets.size === 0 && this.#byCertificate.get(certificate.id) === sockets) this.#byCertificate.delete(certificate.id)
-    })
-  }
-
-  accessOf (client: Client): MqttAccess | undefined {
-    const certificate = this.#certificates.get(client.conn)
-    return certificate === undefined ? undefined : new MqttAccess(this.#account, certificate, client.id)
-  }
-
-  end ({ id }: Certificate): void {
-    for (const socket of this.#byCertificate.get(id) ?? []) socket.destroy()
-  }
-
-  endAll (): void {
-    for (const socket of this.#open) socket.destroy()
-  }
+/** aedes lets `#` and `+` cover all reserved topics but its own; MQTT has them cover none. */
+function subscribed (client: Client, topic: string): boolean {
+  const { subscriptions } = client as Client & { subscriptions: Record<string, unknown> }
+  return !topic.startsWith('$') || Object.keys(subscriptions).some(filter => covers(filter, topic))
 }

@@ -1,22 +1,22 @@
 import { AwsError } from './aws-error.ts'
+import { holds, parseCondition, type Condition } from './policy-conditions.ts'
+import { glob, type Variables } from './policy-pattern.ts'
+
+/** What a statement speaks of: the patterns listed, or with `not` everything else. */
+interface Scope { readonly not: boolean, readonly patterns: readonly string[] }
 
 interface Statement {
   readonly effect: 'Allow' | 'Deny'
-  readonly actions: readonly string[]
-  readonly resources: readonly string[]
-  readonly conditions: ReadonlyArray<{ readonly operator: Operator, readonly key: string, readonly values: readonly string[] }>
+  readonly actions: Scope
+  readonly resources: Scope
+  readonly conditions: readonly Condition[]
 }
 
 /** An AWS IoT policy, understood. */
 export type PolicyDocument = readonly Statement[]
 
-/** Values of policy variables of one connection, by name without `${}`; a variable that is absent is unresolved. */
-export type Variables = ReadonlyMap<string, string>
-
-const OPERATORS = ['Bool', 'StringEquals', 'StringNotEquals', 'StringLike', 'StringNotLike'] as const
-type Operator = typeof OPERATORS[number]
-
 const VERSIONS: readonly unknown[] = [undefined, '2012-10-17', '2008-10-17']
+const MEMBERS = ['Sid', 'Effect', 'Action', 'NotAction', 'Resource', 'NotResource', 'Condition']
 
 /** Reads a document; 400 MalformedPolicyException with the reason for whatever is not, or not here, a policy. */
 export function parsePolicy (text: string): PolicyDocument {
@@ -33,60 +33,38 @@ export function allows (documents: readonly PolicyDocument[], action: string, re
   return matching.length > 0 && matching.every(({ effect }) => effect === 'Allow')
 }
 
-function applies ({ actions, resources, conditions }: Statement, action: string, resource: string, variables: Variables): boolean {
-  return actions.some(pattern => glob(pattern, new Map(), 'i')?.test(action)) &&
-    resources.some(pattern => glob(pattern, variables)?.test(resource)) &&
-    conditions.every(({ operator, key, values }) => holds(operator, variables.get(key), values, variables))
+function applies ({ effect, actions, resources, conditions }: Statement, action: string, resource: string, variables: Variables): boolean {
+  return speaksOf(actions, pattern => glob(pattern, new Map(), 'i')?.test(action), effect) &&
+    speaksOf(resources, pattern => glob(pattern, variables)?.test(resource), effect) &&
+    conditions.every(condition => holds(condition, variables))
 }
 
-function holds (operator: Operator, actual: string | undefined, values: readonly string[], variables: Variables): boolean {
-  if (actual === undefined) return false
-  switch (operator) {
-    case 'Bool': return values.some(value => value.toLowerCase() === actual.toLowerCase())
-    case 'StringEquals': return values.includes(actual)
-    case 'StringNotEquals': return !values.includes(actual)
-    case 'StringLike': return values.some(value => glob(value, variables)?.test(actual))
-    case 'StringNotLike': return values.every(value => glob(value, variables)?.test(actual) !== true)
-  }
-}
-
-/**
- * `*` is any text, `?` any one character, `${name}` the variable's value taken literally. Undefined when a variable is unresolved, or
- * when its value could be read as a wildcard (AWS substitutes none that holds `* $ + ? #`): the statement then matches nothing.
- */
-function glob (pattern: string, variables: Variables, flags = ''): RegExp | undefined {
-  let source = ''
-  for (const [token, name] of pattern.matchAll(/\$\{([^}]*)\}|[^]/gu)) {
-    if (name !== undefined) {
-      const value = variables.get(name)
-      if (value === undefined || /[*$+?#]/.test(value)) return undefined
-      source += escape(value)
-    } else source += token === '*' ? '.*' : token === '?' ? '.' : escape(token)
-  }
-  return new RegExp(`^${source}$`, `su${flags}`)
-}
-
-function escape (text: string): string {
-  return text.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&')
+/** A pattern that cannot be resolved (undefined) matches nothing; under `not` it refuses: an Allow shrinks by it, a Deny does not. */
+function speaksOf ({ not, patterns }: Scope, matches: (pattern: string) => boolean | undefined, effect: Statement['effect']): boolean {
+  if (!not) return patterns.some(pattern => matches(pattern) === true)
+  return patterns.every(pattern => (matches(pattern) ?? effect === 'Allow') === false)
 }
 
 function statement (value: unknown): Statement {
   const members = record(value, 'A Statement')
   const effect = members['Effect']
   if (effect !== 'Allow' && effect !== 'Deny') throw malformed('Effect must be Allow or Deny')
-  const unknown = Object.keys(members).find(name => !['Sid', 'Effect', 'Action', 'Resource', 'Condition'].includes(name))
+  const unknown = Object.keys(members).find(name => !MEMBERS.includes(name))
   if (unknown !== undefined) throw malformed(`${unknown} is not supported in a Statement`)
-  return { effect, actions: texts(members['Action'], 'Action'), resources: texts(members['Resource'], 'Resource'), conditions: conditions(members['Condition']) }
+  return { effect, actions: scope(members, 'Action'), resources: scope(members, 'Resource'), conditions: conditions(members['Condition']) }
 }
 
-function conditions (value: unknown): Statement['conditions'] {
+function scope (members: Record<string, unknown>, member: 'Action' | 'Resource'): Scope {
+  const negated = `Not${member}`
+  const not = members[negated] !== undefined
+  if (not && members[member] !== undefined) throw malformed(`${member} and ${negated} cannot be in one Statement`)
+  return { not, patterns: not ? texts(members[negated], negated) : texts(members[member], member) }
+}
+
+function conditions (value: unknown): readonly Condition[] {
   if (value === undefined) return []
-  return Object.entries(record(value, 'Condition')).flatMap(([name, keys]) => {
-    const operator = OPERATORS.find(known => known === name)
-    // An operator that is not understood must not be skipped: the policy would mean something else here than at AWS.
-    if (operator === undefined) throw malformed(`The condition operator ${name} is not supported`)
-    return Object.entries(record(keys, name)).map(([key, values]) => ({ operator, key, values: texts(values, key) }))
-  })
+  return Object.entries(record(value, 'Condition')).flatMap(([name, keys]) =>
+    Object.entries(record(keys, name)).map(([key, values]) => parseCondition(name, key, texts(values, key))))
 }
 
 function texts (value: unknown, member: string): string[] {

@@ -3,8 +3,10 @@ import { serverCertificate, serverRoot, type Credentials } from './ca.ts'
 import { startDynamodb } from './dynamodb.ts'
 import { startIot } from './iot.ts'
 import { DeviceIssuer } from './issuer.ts'
+import { startListeners } from './listeners.ts'
 import type { Log } from './log.ts'
 import { startMqttBroker } from './mqtt-broker.ts'
+import type { Queued } from './queues.ts'
 
 /** The port clients assume for MQTT over TLS; only another one has to be told. */
 const MQTT_PORT = 8883
@@ -25,6 +27,8 @@ export interface LocalSettings {
   serverNames?: string[]
   /** The AWS Region that ARNs name; us-east-1 unless given. */
   region?: string
+  /** How long a rule's http action may take, all tries together; AWS's 3000 ms unless given. */
+  ruleTimeoutMs?: number
   log: Log
 }
 
@@ -35,6 +39,8 @@ export interface LocalAws {
   dynamodbUrl: string
   rootCaPem: string
   serverTls: Credentials
+  /** What rules have sent to SQS, of which there is none here. */
+  queued (): readonly Queued[]
   close (): Promise<void>
 }
 
@@ -49,7 +55,7 @@ export async function startLocal (settings: LocalSettings): Promise<LocalAws> {
   const root = await serverRoot(settings.dir)
   const serverTls = await serverCertificate(root, settings.serverNames ?? [])
   const account = new Account(settings.region ?? 'us-east-1', await DeviceIssuer.create())
-  account.policies.create(settings.policyName, devicePolicy(account.arnPrefix))
+  account.tags.create(account.policies.create(settings.policyName, devicePolicy(account.arnPrefix)).arn)
 
   const parts: Part[] = []
   const started = async <T extends Part>(part: Promise<T>): Promise<T> => {
@@ -68,7 +74,10 @@ export async function startLocal (settings: LocalSettings): Promise<LocalAws> {
     const mqtt = await started(startMqttBroker(account, serverTls, host, settings.mqttPort, log))
     account.endpoint = mqtt.port === MQTT_PORT ? 'localhost' : `localhost:${mqtt.port}`
     const iot = await started(startIot(account, host, settings.iotPort, log))
-    return { iotUrl: iot.url, mqttUrl: mqtt.url, dynamodbUrl, rootCaPem: root.cert, serverTls, close }
+    account.apiUrl = iot.url
+    const listeners = startListeners(account, root.cert, settings.ruleTimeoutMs, log)
+    parts.unshift(listeners)
+    return { iotUrl: iot.url, mqttUrl: mqtt.url, dynamodbUrl, rootCaPem: root.cert, serverTls, queued: listeners.queued, close }
   } catch (error) {
     await close()
     throw error

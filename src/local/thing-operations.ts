@@ -1,17 +1,14 @@
-import { notFound } from './aws-error.ts'
+import { notFound, invalidRequest } from './aws-error.ts'
 import type { Account } from './account.ts'
-import {
-  ATTRIBUTE_NAME, ATTRIBUTE_VALUE, MARKER, NAME, optionalObject, optionalText, pageSize, PRINCIPAL, text, THING_PRINCIPAL_TYPE
-} from './constraints.ts'
+import { applied, attributePayload } from './attributes.ts'
+import { ATTRIBUTE_NAME, ATTRIBUTE_VALUE, flag, NAME, optionalFlag, optionalText, optionalWhole, text } from './constraints.ts'
 import type { Call, Operations } from './operation.ts'
-import { page } from './page.ts'
-import type { AttachmentType, Thing } from './things.ts'
+import { tokenPage } from './page.ts'
+import type { Thing } from './things.ts'
 
-/** Things and their principals: AWS IoT API model 1.4 of aws-facts. */
-export function thingOperations ({ certificates, things }: Account): Operations {
+/** The registry's things: AWS IoT API model 1.4 of aws-facts. */
+export function thingOperations ({ things, thingGroups }: Account): Operations {
   const nameIn = ({ params }: Call): string => text(params['thingName'], 'thingName', NAME)
-  const thingIn = (call: Call): Thing => things.get(nameIn(call))
-  const principalIn = ({ principal }: Call): string => certificates.getByArn(text(principal, 'principal', PRINCIPAL)).arn
 
   return {
     CreateThing: {
@@ -19,10 +16,10 @@ export function thingOperations ({ certificates, things }: Account): Operations 
       url: '/things/:thingName',
       run: call => {
         const name = nameIn(call)
-        const attributes = attributesIn(call)
-        refuseUnknown(call, 'thingTypeName', 'Thing type')
-        refuseUnknown(call, 'billingGroupName', 'Billing group')
-        const { arn, id } = things.create(name, attributes)
+        const payload = attributePayload(call.body['attributePayload'], 'attributePayload')
+        refuseBillingGroup(call)
+        const typeName = optionalText(call.body['thingTypeName'], 'thingTypeName', NAME)
+        const { arn, id } = things.create(name, payload === undefined ? {} : applied({}, payload), typeName)
         return { thingName: name, thingArn: arn, thingId: id }
       }
     },
@@ -30,64 +27,65 @@ export function thingOperations ({ certificates, things }: Account): Operations 
       method: 'GET',
       url: '/things/:thingName',
       run: call => {
-        const { name, id, arn, attributes, version } = thingIn(call)
-        return { defaultClientId: name, thingName: name, thingId: id, thingArn: arn, attributes, version }
+        const { name, id, arn, attributes, typeName, version } = things.get(nameIn(call))
+        return { defaultClientId: name, thingName: name, thingId: id, thingArn: arn, thingTypeName: typeName, attributes, version }
       }
     },
-    AttachThingPrincipal: {
-      method: 'PUT',
-      url: '/things/:thingName/principals',
+    UpdateThing: {
+      method: 'PATCH',
+      url: '/things/:thingName',
       run: call => {
-        const type = optionalText(call.query['thingPrincipalType'], 'thingPrincipalType', THING_PRINCIPAL_TYPE)
-        const { name } = thingIn(call)
-        things.attach(name, principalIn(call), type as AttachmentType | undefined)
+        const name = nameIn(call)
+        const typeName = optionalText(call.body['thingTypeName'], 'thingTypeName', NAME)
+        const removed = optionalFlag(call.body['removeThingType'], 'removeThingType') ?? false
+        if (removed && typeName !== undefined) throw invalidRequest('thingTypeName cannot be given with removeThingType')
+        things.update(name, {
+          attributes: attributePayload(call.body['attributePayload'], 'attributePayload'),
+          typeName: removed ? null : typeName,
+          expectedVersion: optionalWhole(call.body['expectedVersion'], 'expectedVersion')
+        })
         return {}
       }
     },
-    DetachThingPrincipal: {
+    DeleteThing: {
+      // A thing that is not there is deleted already (API model).
       method: 'DELETE',
-      url: '/things/:thingName/principals',
+      url: '/things/:thingName',
       run: call => {
-        const { name } = thingIn(call)
-        things.detach(name, principalIn(call))
+        const name = nameIn(call)
+        if (things.remove(name, optionalWhole(call.query['expectedVersion'], 'expectedVersion'))) thingGroups.forget(name)
         return {}
       }
     },
-    ListThingPrincipals: {
+    ListThings: {
       method: 'GET',
-      url: '/things/:thingName/principals',
+      url: '/things',
       run: call => {
-        const { name } = thingIn(call)
-        const { items, next } = listed(things.principalsOf(name), call)
-        return { principals: items, nextToken: next }
-      }
-    },
-    ListPrincipalThings: {
-      method: 'GET',
-      url: '/principals/things',
-      run: call => {
-        const { items, next } = listed(things.ofPrincipal(principalIn(call)), call)
-        return { things: items, nextToken: next }
+        const { items, next } = tokenPage(things.list().filter(wanted(call)), ({ name }) => name, call)
+        return {
+          things: items.map(({ name, typeName, arn, attributes, version }) => ({
+            thingName: name, thingTypeName: typeName, thingArn: arn, attributes, version
+          })),
+          nextToken: next
+        }
       }
     }
   }
 }
 
-function listed (sorted: readonly string[], { query }: Call): ReturnType<typeof page<string>> {
-  return page(sorted, item => item, pageSize(query['maxResults'], 'maxResults', 250), optionalText(query['nextToken'], 'nextToken', MARKER))
+/** The filters of ListThings; all that are given must hold. */
+function wanted ({ query }: Call): (thing: Thing) => boolean {
+  const attribute = optionalText(query['attributeName'], 'attributeName', ATTRIBUTE_NAME)
+  const value = optionalText(query['attributeValue'], 'attributeValue', ATTRIBUTE_VALUE)
+  const type = optionalText(query['thingTypeName'], 'thingTypeName', NAME)
+  const prefix = flag(query['usePrefixAttributeValue'], 'usePrefixAttributeValue')
+  const fits = (actual: string): boolean => value === undefined || (prefix ? actual.startsWith(value) : actual === value)
+  return ({ attributes, typeName }) => (type === undefined || typeName === type) && ((attribute === undefined && value === undefined) ||
+    Object.entries(attributes).some(([name, actual]) => (attribute === undefined || name === attribute) && fits(actual)))
 }
 
-function attributesIn ({ body }: Call): Record<string, string> {
-  const payload = optionalObject(body['attributePayload'], 'attributePayload') ?? {}
-  const attributes = optionalObject(payload['attributes'], 'attributePayload.attributes') ?? {}
-  return Object.fromEntries(Object.entries(attributes).map(([name, value]) => [
-    text(name, 'attributePayload.attributes', ATTRIBUTE_NAME),
-    text(value, `attributePayload.attributes.${name.slice(0, 128)}`, ATTRIBUTE_VALUE)
-  ]))
-}
-
-// There are no thing types and billing groups yet, so every name of one is the name of one that is not there.
-function refuseUnknown ({ body }: Call, member: string, kind: string): void {
-  const name = optionalText(body[member], member, NAME)
-  if (name !== undefined) throw notFound(`${kind} ${name} not found`)
+// There are no billing groups here, so every name of one is the name of one that is not there.
+function refuseBillingGroup ({ body }: Call): void {
+  const name = optionalText(body['billingGroupName'], 'billingGroupName', NAME)
+  if (name !== undefined) throw notFound(`Billing group ${name} not found`)
 }

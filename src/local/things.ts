@@ -1,20 +1,31 @@
 import { randomUUID } from 'node:crypto'
 import { AwsError, invalidRequest, notFound } from './aws-error.ts'
+import { applied, same, type AttributeChange, type Attributes } from './attributes.ts'
 import type { Store } from './state.ts'
+import type { ThingTypes } from './thing-types.ts'
 
 /** A thing of the registry. */
 export interface Thing {
   readonly name: string
   readonly id: string
   readonly arn: string
-  readonly attributes: Readonly<Record<string, string>>
+  readonly attributes: Attributes
+  readonly typeName?: string | undefined
   readonly version: number
+}
+
+/** What UpdateThing asks for; `typeName: null` takes the type away. */
+export interface ThingChange {
+  readonly attributes?: AttributeChange | undefined
+  readonly typeName?: string | null | undefined
+  readonly expectedVersion?: number | undefined
 }
 
 export type AttachmentType = 'EXCLUSIVE_THING' | 'NON_EXCLUSIVE_THING'
 
-/** AWS's limit for a thing without a thing type (aws-facts 2.5). */
+// AWS's limits (aws-facts 2.5).
 const MAX_ATTRIBUTES = 3
+const MAX_ATTRIBUTES_WITH_TYPE = 50
 
 /** The things of one account, and which principals (certificate ARNs) are attached to them. */
 export class Things implements Store {
@@ -23,24 +34,26 @@ export class Things implements Store {
   readonly #principals = new Map<string, Map<string, AttachmentType>>()
   readonly #things = new Map<string, Set<string>>()
   readonly #arnPrefix: string
+  readonly #types: ThingTypes
 
-  constructor (arnPrefix: string) {
+  constructor (arnPrefix: string, types: ThingTypes) {
     this.#arnPrefix = arnPrefix
+    this.#types = types
   }
 
   /** Makes a thing; the same name with the same configuration is a success that changes nothing, with another one 409. */
-  create (name: string, attributes: Readonly<Record<string, string>>): Thing {
+  create (name: string, attributes: Attributes, typeName?: string): Thing {
     const kept = this.#byName.get(name)
     if (kept !== undefined) {
-      if (same(kept.attributes, attributes)) return kept
-      throw new AwsError('ResourceAlreadyExistsException', `Thing ${name} already exists in account with different attributes`, {
+      if (same(kept.attributes, attributes) && kept.typeName === typeName) return kept
+      const different = kept.typeName === typeName ? 'different attributes' : 'a different thing type'
+      throw new AwsError('ResourceAlreadyExistsException', `Thing ${name} already exists in account with ${different}`, {
         resourceId: kept.id, resourceArn: kept.arn
       })
     }
-    if (Object.keys(attributes).length > MAX_ATTRIBUTES) {
-      throw invalidRequest(`A thing without a thing type cannot have more than ${MAX_ATTRIBUTES} attributes`)
-    }
-    const thing = { name, id: randomUUID(), arn: `${this.#arnPrefix}:thing/${name}`, attributes, version: 1 }
+    if (typeName !== undefined) this.#types.getUsable(typeName)
+    limit(attributes, typeName)
+    const thing = { name, id: randomUUID(), arn: `${this.#arnPrefix}:thing/${name}`, attributes, typeName, version: 1 }
     this.#byName.set(name, thing)
     return thing
   }
@@ -56,6 +69,32 @@ export class Things implements Store {
     return thing
   }
 
+  /** All of them, sorted by name. */
+  list (): Thing[] {
+    return [...this.#byName.values()].sort((one, other) => one.name < other.name ? -1 : 1)
+  }
+
+  /** Changes attributes and type; each update is a new version. 409 when another version than the expected one is there. */
+  update (name: string, change: ThingChange): void {
+    const kept = this.get(name)
+    checkVersion(kept, change.expectedVersion)
+    if (typeof change.typeName === 'string' && change.typeName !== kept.typeName) this.#types.getUsable(change.typeName)
+    const typeName = change.typeName === undefined ? kept.typeName : change.typeName ?? undefined
+    const attributes = change.attributes === undefined ? kept.attributes : applied(kept.attributes, change.attributes)
+    limit(attributes, typeName)
+    this.#byName.set(name, { ...kept, attributes, typeName, version: kept.version + 1 })
+  }
+
+  /** Deletes; true when it was there. 400 as long as a principal is attached, 409 for another version than the expected one. */
+  remove (name: string, expectedVersion?: number): boolean {
+    const kept = this.#byName.get(name)
+    if (kept === undefined) return false
+    checkVersion(kept, expectedVersion)
+    if (this.principalsOf(name).length > 0) throw invalidRequest(`Cannot delete. Thing ${name} is still attached to one or more principals`)
+    this.#principals.delete(name)
+    return this.#byName.delete(name)
+  }
+
   /** Attaches; the same again changes nothing. A principal attached exclusively belongs to that one thing (400 otherwise). */
   attach (name: string, principal: string, type: AttachmentType | undefined): void {
     const { name: thing } = this.get(name)
@@ -66,7 +105,7 @@ export class Things implements Store {
       return
     }
     const others = this.ofPrincipal(principal)
-    const owner = others.find(other => this.#principals.get(other)?.get(principal) === 'EXCLUSIVE_THING')
+    const owner = others.find(other => this.attachmentOf(other, principal) === 'EXCLUSIVE_THING')
     if (owner !== undefined) throw invalidRequest(`Principal is attached exclusively to thing ${owner}`)
     if (type === 'EXCLUSIVE_THING' && others.length > 0) {
       throw invalidRequest(`Principal cannot be attached exclusively to thing ${thing}: it is attached to other things`)
@@ -81,6 +120,11 @@ export class Things implements Store {
     const things = this.#things.get(principal)
     things?.delete(name)
     if (things?.size === 0) this.#things.delete(principal)
+  }
+
+  /** How a principal is attached to a thing, if it is. */
+  attachmentOf (name: string, principal: string): AttachmentType | undefined {
+    return this.#principals.get(name)?.get(principal)
   }
 
   /** The principals of a thing, sorted. */
@@ -104,7 +148,16 @@ export class Things implements Store {
   }
 }
 
-function same (one: Readonly<Record<string, string>>, other: Readonly<Record<string, string>>): boolean {
-  const names = Object.keys(one)
-  return names.length === Object.keys(other).length && names.every(name => one[name] === other[name])
+function checkVersion ({ name, version }: Thing, expected: number | undefined): void {
+  if (expected !== undefined && expected !== version) {
+    throw new AwsError('VersionConflictException', `The version for thing ${name} does not match the expected version ${expected}`)
+  }
+}
+
+function limit (attributes: Attributes, typeName: string | undefined): void {
+  const count = Object.keys(attributes).length
+  if (typeName === undefined && count > MAX_ATTRIBUTES) {
+    throw invalidRequest(`A thing without a thing type cannot have more than ${MAX_ATTRIBUTES} attributes`)
+  }
+  if (count > MAX_ATTRIBUTES_WITH_TYPE) throw invalidRequest(`A thing cannot have more than ${MAX_ATTRIBUTES_WITH_TYPE} attributes`)
 }

@@ -37,7 +37,7 @@ const PEM_REASONS: Readonly<Record<PemError['fault'], CsrRefusal>> = {
 
 /**
  * Checks a CSR as far as it can be checked without asking anybody: strict PEM and DER, key and signature rules, subject, and proof
- * of possession. Requested extensions are let through unread: AWS IoT does not copy them.
+ * of possession. Requested extensions are let through unread: AWS IoT is not known to copy any.
  * @throws {CvmError} `csr-rejected` with a `reason` from `CSR_REFUSALS`, and nothing else for any input.
  * RFC 2986; AWS IoT `CreateCertificateFromCsr`.
  */

@@ -33,9 +33,7 @@ export function decodePem (text: string, { labels, maxChars }: PemRules): Buffer
   const label = BEGIN.exec(lines[0]!)?.[1]
   if (label === undefined) throw new PemError('not-one-block', 'the first line is not a BEGIN line of a PEM block')
   if (!labels.includes(label)) throw new PemError('wrong-label', `the label is ${label}`)
-  if (lines.length < 2 || lines.at(-1) !== `-----END ${label}-----`) {
-    throw new PemError('not-one-block', `the last line is not -----END ${label}-----`)
-  }
+  if (lines.at(-1) !== `-----END ${label}-----`) throw new PemError('not-one-block', `the last line is not -----END ${label}-----`)
 
   const body = lines.slice(1, -1)
   if (body.some(line => line.startsWith('-----'))) throw new PemError('not-one-block', 'there is more than one block')

@@ -77,7 +77,7 @@ await t.test('calls and the errors they meet', async t => {
     [() => iot.send(new aws.DescribeEndpointCommand({ endpointType: 'iot:Data' })), I, 400, /iot:Data-ATS/],
     [() => iot.send(new aws.DescribeEndpointCommand({ endpointType: 'iot:Jobs' })), I, 400, /iot:Data-ATS/],
     [() => iot.send(new aws.DescribeEndpointCommand({ endpointType: 'mqtt' })), I, 400, /enum/],
-    [() => iot.send(new aws.ListThingsCommand({ maxResults: 1 })), 'UnknownOperationException', 404, /GET \/things$/]
+    [() => iot.send(new aws.ListBillingGroupsCommand({})), 'UnknownOperationException', 404, /GET \/billing-groups$/]
   ]
   for (const [call, name, code, message] of cases) await refused(t, call(), name, code, message)
 })

@@ -54,8 +54,10 @@ await t.test('documents that are none', async t => {
     ['{"Statement":{"Effect":"Maybe","Action":"*","Resource":"*"}}', /Effect/],
     ['{"Statement":{"Effect":"Allow","Resource":"*"}}', /Action/],
     ['{"Statement":{"Effect":"Allow","Action":"*","Resource":[]}}', /Resource/],
-    ['{"Statement":{"Effect":"Allow","NotAction":"*","Resource":"*"}}', /NotAction is not supported/],
-    ['{"Statement":{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"IpAddress":{"aws:SourceIp":"10.0.0.0/8"}}}}', /IpAddress is not supported/]
+    ['{"Statement":{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}}', /Principal is not supported/],
+    ['{"Statement":{"Effect":"Allow","NotAction":"*","Action":"*","Resource":"*"}}', /cannot be in one/],
+    ['{"Statement":{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"DateLessThan":{"aws:CurrentTime":"2030"}}}}', /DateLessThan is not supported/],
+    ['{"Statement":{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"IpAddress":{"aws:SourceIp":"10.0.0.0/33"}}}}', /CIDR/]
   ]
   for (const [text, message] of bad) t.throws(() => parsePolicy(text), { name: 'MalformedPolicyException', message })
 })

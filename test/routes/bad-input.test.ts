@@ -7,6 +7,7 @@ import { clientOf } from '../fixtures/engines.ts'
 import { isProblem } from '../fixtures/problems.ts'
 import { awsCallsDuring, total } from '../fixtures/scrape.ts'
 import { startService } from '../fixtures/service.ts'
+import { until } from '../fixtures/until.ts'
 import { CERTIFICATES, KEYS, newDevice, vend } from '../fixtures/vending.ts'
 import { exchange, listen, open, rawPost } from '../fixtures/wire.ts'
 import { refusedCsrs } from './refused-csrs.ts'
@@ -179,12 +180,4 @@ await t.test('nothing came of it', async t => {
 
 function connections (): Promise<number> {
   return new Promise((resolve, reject) => server.getConnections((error, count) => error ? reject(error) : resolve(count)))
-}
-
-async function until (holds: () => Promise<boolean>): Promise<boolean> {
-  for (let tries = 0; tries < 100; tries++) {
-    if (await holds()) return true
-    await new Promise(resolve => setTimeout(resolve, 20))
-  }
-  return false
 }

@@ -58,7 +58,8 @@ await t.test('anything else is a plain Error', async t => {
     const changed = Buffer.from(der)
     changed[at]! ^= flip
     try {
-      return readCertificate(pemOf(changed, 'CERTIFICATE')).certificateId === createHash('sha256').update(changed).digest('hex')
+      const { certificateId, notBefore, notAfter } = readCertificate(pemOf(changed, 'CERTIFICATE'))
+      return certificateId === createHash('sha256').update(changed).digest('hex') && Number.isFinite(notBefore) && Number.isFinite(notAfter)
     } catch (error) {
       return error instanceof Error && error.name === 'Error' && /certificate/i.test(error.message)
     }

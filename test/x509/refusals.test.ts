@@ -1,3 +1,4 @@
+import { sign } from 'node:crypto'
 import t from 'tap'
 import { CvmError } from '../../src/errors.ts'
 import { checkCsr } from '../../src/x509/csr.ts'
@@ -28,6 +29,7 @@ const P256 = tlv(0x06, hex('2a8648ce3d030107'))
 const rsaKey = (modulus: Buffer, exponent: Buffer): string => withSpki(RSA_KEY, tlv(0x30, tlv(0x02, modulus), tlv(0x02, exponent)))
 const modulusOf = (last: string): Buffer => Buffer.concat([hex('00'), Buffer.alloc(255, 0xc5), hex(last)])
 const resigned = (info: Buffer): string => pemOf(sealed(info, key))
+const ecdsaOf = (info: Buffer): Buffer => sign('sha256', info, key)
 const nested = (depth: number): Buffer => depth === 0 ? tlv(0x05) : tlv(0x30, nested(depth - 1))
 
 const CASES: Record<CsrRefusal, readonly Case[]> = {
@@ -101,6 +103,17 @@ const CASES: Record<CsrRefusal, readonly Case[]> = {
     ['null', pemOf(tlv(0x05))],
     ['an empty sequence', pemOf(tlv(0x30))],
     ['version 1', handmadeCsr(key, { version: tlv(0x02, hex('01')) })],
+    ['version 128', handmadeCsr(key, { version: tlv(0x02, hex('0080')) })],
+    ['a version in octets', handmadeCsr(key, { version: tlv(0x04, hex('00')) })],
+    ['a request of another tag', pemOf(Buffer.concat([hex('a0'), der.subarray(1)]))],
+    ['a request info of another tag', resigned(Buffer.concat([hex('a0'), requestInfo(key).subarray(1)]))],
+    ['a set of another tag in the subject', handmadeCsr(key, { subject: tlv(0x30, tlv(0xa0, tlv(0x30, tlv(0x06, hex(CN)), utf8(serialNumber)))) })],
+    ['an attribute of another tag in the subject', handmadeCsr(key, { subject: tlv(0x30, tlv(0x31, tlv(0xa0, tlv(0x06, hex(CN)), utf8(serialNumber)))) })],
+    ['an algorithm of another tag', handmadeCsr(key, { algorithm: Buffer.concat([hex('a0'), ECDSA_SHA256.subarray(1)]) })],
+    ['an algorithm called by octets', handmadeCsr(key, { algorithm: tlv(0x30, tlv(0x04, hex('2a8648ce3d040302'))) })],
+    ['an attribute called by octets', handmadeCsr(key, { attributes: tlv(0xa0, tlv(0x30, tlv(0x04, hex(CN)), tlv(0x31, utf8('a')))) })],
+    ['an attribute with a sequence of values', handmadeCsr(key, { attributes: tlv(0xa0, tlv(0x30, tlv(0x06, hex(CN)), tlv(0x30, utf8('a')))) })],
+    ['an attribute of three', handmadeCsr(key, { attributes: tlv(0xa0, tlv(0x30, tlv(0x06, hex(CN)), tlv(0x31, utf8('a')), tlv(0x05))) })],
     ['a long version', handmadeCsr(key, { version: tlv(0x02, Buffer.alloc(9, 1)) })],
     ['no attributes', resigned(tlv(0x30, tlv(0x02, hex('00')), name(), spki))],
     ['attributes of another tag', handmadeCsr(key, { attributes: tlv(0xa1) })],
@@ -128,9 +141,13 @@ const CASES: Record<CsrRefusal, readonly Case[]> = {
     ['a point of zeros', withSpki(algorithm(EC_KEY, P256), Buffer.concat([hex('04'), Buffer.alloc(64)]))],
     ['coordinates beyond the field', withSpki(algorithm(EC_KEY, P256), Buffer.concat([hex('04'), Buffer.alloc(64, 0xff)]))],
     ['a short point', withSpki(algorithm(EC_KEY, P256), point.subarray(0, -1))],
+    ['a padded point', withSpki(algorithm(EC_KEY, P256), Buffer.concat([point.subarray(0, 33), hex('00'), point.subarray(33)]))],
     ['a P-256 point said to be on P-384', withSpki(algorithm(EC_KEY, tlv(0x06, hex('2b81040022'))), point)],
     ['RSA numbers that are no DER', withSpki(RSA_KEY, hex('3080'))],
     ['RSA numbers with a tail', withSpki(RSA_KEY, Buffer.concat([tlv(0x30, tlv(0x02, modulusOf('01')), tlv(0x02, hex('010001'))), hex('0500')]))],
+    ['three RSA numbers', withSpki(RSA_KEY, tlv(0x30, tlv(0x02, modulusOf('01')), tlv(0x02, hex('010001')), tlv(0x02, hex('01'))))],
+    ['RSA numbers in another tag', withSpki(RSA_KEY, tlv(0xa0, tlv(0x02, modulusOf('01')), tlv(0x02, hex('010001'))))],
+    ['RSA numbers that are octets', withSpki(RSA_KEY, tlv(0x30, tlv(0x04, modulusOf('01')), tlv(0x04, hex('010001'))))],
     ['one RSA number', withSpki(RSA_KEY, tlv(0x30, tlv(0x02, modulusOf('01'))))],
     ['a negative modulus', rsaKey(modulusOf('01').subarray(1), hex('010001'))],
     ['a negative exponent', rsaKey(modulusOf('01'), hex('ff0001'))],
@@ -184,6 +201,7 @@ const CASES: Record<CsrRefusal, readonly Case[]> = {
     ['empty', pemOf(tlv(0x30, requestInfo(key), ECDSA_SHA256, tlv(0x03, hex('00'))))],
     ['r and s of zero', pemOf(tlv(0x30, requestInfo(key), ECDSA_SHA256, tlv(0x03, hex('00 3006 020100 020100'))))],
     ['not DER inside', pemOf(tlv(0x30, requestInfo(key), ECDSA_SHA256, tlv(0x03, Buffer.alloc(65))))],
+    ['the right numbers in BER', pemOf(tlv(0x30, requestInfo(key), ECDSA_SHA256, tlv(0x03, hex('00 3081'), ecdsaOf(requestInfo(key)).subarray(1))))],
     ['of another RSA key', handmadeCsr(rsa, { spki: spkiOf(await opensslKey('rsa-3072')), algorithm: RSA_SHA256 })]
   ],
   'subject-not-readable': [

@@ -1,0 +1,71 @@
+// More than the service can work on at once is turned away early, and counted right whatever becomes of it.
+import t from 'tap'
+import { startFaultyProxy } from '../fixtures/faulty-proxy.ts'
+import { gate } from '../fixtures/gate.ts'
+import { isProblem } from '../fixtures/problems.ts'
+import { scrape } from '../fixtures/scrape.ts'
+import { startService } from '../fixtures/service.ts'
+import { until } from '../fixtures/until.ts'
+import { CERTIFICATES, newDevice, vend } from '../fixtures/vending.ts'
+import { listen, open, rawPost } from '../fixtures/wire.ts'
+
+const iot = await startFaultyProxy(t)
+const service = await startService({ AWS_ENDPOINT_URL_IOT: iot.url, MAX_IN_FLIGHT: '2', MAX_EVENT_LOOP_DELAY_MS: '30000' })
+t.teardown(() => service.close())
+iot.forwardTo(service.aws.iotUrl)
+const port = await listen(service)
+const ready = async () => (await service.app.ops.inject('/readyz')).json().status
+const inFlight = async () => (await scrape(service)).find(({ name }) => name === 'cvm_http_requests_in_flight')?.value
+
+await t.test('one request too many is turned away until another is done', async t => {
+  const hold = gate()
+  iot.fail(operation => operation === 'CreateThing' ? hold.passed : undefined)
+  const devices = await Promise.all([newDevice(service), newDevice(service), newDevice(service)])
+  const [first, second] = devices.map(device => vend(service, device))
+  t.ok(await until(async () => await inFlight() === 2), 'two are worked on')
+  t.equal(await ready(), 'overloaded')
+  for (let i = 0; i < 3; i++) {
+    const refused = await vend(service, devices[2]!)
+    isProblem(t, refused, 'overloaded')
+    t.match(refused.headers['retry-after'], /^[1-9]\d*$/)
+    t.equal(await inFlight(), 2, 'it does not stay counted')
+  }
+  hold.open()
+  t.strictSame((await Promise.all([first, second])).map(answer => answer?.statusCode), [201, 201], 'those that were accepted are answered')
+  t.ok(await until(async () => await inFlight() === 0))
+  t.equal(await ready(), 'ready')
+  t.equal((await vend(service, devices[2]!)).statusCode, 201, 'and the third is served now')
+})
+
+await t.test('clients that go away are not counted for ever', async t => {
+  const hold = gate()
+  iot.fail(operation => operation === 'CreateThing' ? hold.passed : undefined)
+  const device = await newDevice(service)
+  const ways = {
+    'while it is worked on': rawPost(CERTIFICATES, { 'content-type': 'application/json' }, JSON.stringify(device)),
+    'in the middle of the body': rawPost(CERTIFICATES, { 'content-type': 'application/json' }, JSON.stringify(device)).subarray(0, -9)
+  }
+  for (const [when, bytes] of Object.entries(ways)) {
+    const socket = open(port)
+    socket.on('error', () => {}).write(bytes)
+    t.ok(await until(async () => await inFlight() === 1), `${when}: counted`)
+    socket.resetAndDestroy()
+    t.ok(await until(async () => await inFlight() === 0), `${when}: no longer`)
+  }
+  hold.open()
+  t.ok(await until(async () => (await vend(service, device)).statusCode < 300), 'the device gets its certificate when it asks again')
+  t.ok(await until(async () => await inFlight() === 0))
+})
+
+await t.test('a busy event loop turns requests away, and recovers', async t => {
+  const busy = await startService({ MAX_EVENT_LOOP_DELAY_MS: '1' })
+  t.teardown(() => busy.close())
+  const device = await newDevice(busy)
+  const stall = setInterval(() => { for (const end = Date.now() + 40; Date.now() < end;); }, 1)
+  t.ok(await until(() => busy.app.service.isOverloaded()), 'overloaded')
+  const refused = await vend(busy, device)
+  clearInterval(stall)
+  isProblem(t, refused, 'overloaded')
+  t.match(refused.headers['retry-after'], /^[1-9]\d*$/)
+  t.equal((await busy.app.ops.inject('/livez')).statusCode, 200, 'alive all the same')
+})
