@@ -47,6 +47,7 @@ function answerWrongMethods (app: FastifyInstance): void {
       app.route({
         url,
         method: METHODS.filter(method => !methods.has(method)),
+        config: { access: 'device' },
         schema: { hide: true } as object,
         onRequest: [app.rateLimit(), async (_request, reply) => {
           reply.header('allow', allow)
@@ -68,8 +69,8 @@ declare module 'fastify' {
 function send (request: FastifyRequest, reply: FastifyReply, error: CvmError) {
   const { status } = ERRORS[error.code]
   if (error.retryAfterMs !== undefined) reply.header('retry-after', Math.max(1, Math.ceil(error.retryAfterMs / 1000)))
-  // RFC 9110 wants a challenge with every 401; the token travels in the body, so the scheme is our own.
-  if (status === 401) reply.header('www-authenticate', 'RegistrationToken realm="cvm"')
+  // RFC 9110 wants a challenge with every 401; a device's token travels in the body, so its scheme is our own.
+  if (status === 401) reply.header('www-authenticate', `${error.code === 'unauthenticated' ? 'Bearer' : 'RegistrationToken'} realm="cvm"`)
   return reply.code(status).header('cache-control', 'no-store').type(PROBLEM_JSON)
     .serializer((body: unknown) => JSON.stringify(body)).send(problemOf(error, request.id))
 }

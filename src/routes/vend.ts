@@ -46,8 +46,9 @@ export interface VendRoutesOptions {
 export async function vendRoutes (base: FastifyInstance, options: VendRoutesOptions): Promise<void> {
   const app = base.withTypeProvider<TypeBoxTypeProvider>()
   const preHandler = app.limitSerial
+  const config = { access: 'device' } as const
 
-  app.post('/v1/certificates', { schema: { body: CsrRequest, response: { '2xx': Answer } }, preHandler }, async (request, reply) => {
+  app.post('/v1/certificates', { config, schema: { body: CsrRequest, response: { '2xx': Answer } }, preHandler }, async (request, reply) => {
     const connection = await options.connection()
     const vended = await options.vend({ ...request.body, requestId: request.id })
     secret(reply.code(statusOf(vended)))
@@ -55,7 +56,7 @@ export async function vendRoutes (base: FastifyInstance, options: VendRoutesOpti
     return reply.type(PEM_CHAIN).serializer((pem: unknown) => String(pem)).send(vended.certificate.certificatePem as never)
   })
 
-  app.post('/v1/keys-and-certificates', { schema: { body: KeysRequest, response: { '2xx': KeysAnswer } }, preHandler }, async (request, reply) => {
+  app.post('/v1/keys-and-certificates', { config, schema: { body: KeysRequest, response: { '2xx': KeysAnswer } }, preHandler }, async (request, reply) => {
     const connection = await options.connection()
     const vended = await options.vend({ ...request.body, requestId: request.id, callerGone: request.signal })
     secret(reply.code(statusOf(vended)))

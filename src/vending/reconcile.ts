@@ -23,7 +23,7 @@ export async function reconcile (request: ReconcileRequest, deps: ReconcileDeps)
   }
   const looked = await findOrphans(run, suspected)
   const compared = await compareRecent(run)
-  const backlog = await run.devices.count(run.now() - CLOCK_SKEW_MS, run.batch)
+  const backlog = await run.devices.count(run.now(), run.batch)
   return { actions: run.actions, backlog, drift: compared.drift, complete: looked.complete && compared.complete }
 }
 
