@@ -103,6 +103,9 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
   for (const name of ['TLS_CERT_FILE', 'TLS_KEY_FILE', 'ROOT_CA_FILE'] as const) {
     expect(!settings[name] || isReadable(settings[name]), `${name} must name a file that can be read`)
   }
+  for (const name of ['AWS_ENDPOINT_URL_DYNAMODB', 'AWS_ENDPOINT_URL_IOT'] as const) {
+    expect(!settings[name] || isHttpUrl(settings[name]), `${name} must be an http:// or https:// URL`)
+  }
   for (const cidr of cidrs) expect(isCidr(cidr), `TRUST_PROXY_CIDRS must hold networks such as 10.0.0.0/16, not ${JSON.stringify(cidr)}`)
   for (const entry of keys) expect(API_KEY.test(entry), 'API_KEYS must hold entries name:role:hash as `cvm keys create` prints them')
   expect(settings.CLAIM_LIFETIME_MS > settings.VEND_DEADLINE_MS, 'CLAIM_LIFETIME_MS must be greater than VEND_DEADLINE_MS')
@@ -124,14 +127,17 @@ function readSettings (env: Readonly<Record<string, string | undefined>>): { set
   const data = Object.fromEntries(Object.keys(SETTINGS.properties).filter(name => env[name] !== undefined).map(name => [name, env[name]]))
   const read = (given: Record<string, string | undefined>) =>
     envSchema<Settings>({ schema: structuredClone(SETTINGS), data: given as Record<string, string>, env: false })
+  // Ajv would take `0x10`, and `Infinity` past every maximum.
+  const names = Object.keys(data).filter(name => allowed(name).startsWith('a whole number') && !/^\d+$/.test(data[name] ?? ''))
+  const sound = () => Object.fromEntries(Object.entries(data).filter(([name]) => !names.includes(name)))
+  const faults = () => names.map(name => `${name} must be ${allowed(name)}, not ${JSON.stringify(data[name])}`)
   try {
-    return { settings: read(data), faults: [] }
+    return { settings: read(sound()), faults: faults() }
   } catch (cause) {
     const { errors } = cause as { errors?: { instancePath: string }[] }
     if (!errors) throw cause
-    const names = [...new Set(errors.map(error => error.instancePath.slice(1)))]
-    const sound = Object.fromEntries(Object.entries(data).filter(([name]) => !names.includes(name)))
-    return { settings: read(sound), faults: names.map(name => `${name} must be ${allowed(name)}, not ${JSON.stringify(data[name])}`) }
+    names.push(...new Set(errors.map(error => error.instancePath.slice(1))))
+    return { settings: read(sound()), faults: faults() }
   }
 }
 
@@ -157,6 +163,10 @@ function isReadable (file: string): boolean {
   } catch {
     return false
   }
+}
+
+function isHttpUrl (url: string): boolean {
+  return /^https?:\/\//.test(url) && URL.canParse(url)
 }
 
 function isCidr (cidr: string): boolean {

@@ -53,7 +53,7 @@ export class Account {
 
   /** What is kept across restarts, by name; a store joins with one line here. */
   get stores (): Readonly<Record<string, Store>> {
-    const { authorities, certificates, thingTypes, things, thingGroups, policies, tags, shadows, destinations, rules } = this
-    return { authorities, certificates, thingTypes, things, thingGroups, policies, tags, shadows, destinations, rules }
+    const { issuer, authorities, certificates, thingTypes, things, thingGroups, policies, tags, shadows, destinations, rules } = this
+    return { issuer, authorities, certificates, thingTypes, things, thingGroups, policies, tags, shadows, destinations, rules }
   }
 }

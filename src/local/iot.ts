@@ -2,25 +2,12 @@ import { randomUUID } from 'node:crypto'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Account } from './account.ts'
 import { AwsError, invalidRequest } from './aws-error.ts'
-import { authorityOperations } from './authority-operations.ts'
-import { certificateOperations } from './certificate-operations.ts'
-import { optionalText } from './constraints.ts'
-import { dataOperations } from './data-operations.ts'
 import { faultPlan, Faults, type FaultPlan } from './faults.ts'
 import { authority, listen } from './listen.ts'
 import type { Log } from './log.ts'
 import type { Operations } from './operation.ts'
-import { policyOperations } from './policy-operations.ts'
-import { policyTargetOperations } from './policy-target-operations.ts'
-import { principalOperations } from './principal-operations.ts'
-import { registerOperations } from './register-operations.ts'
-import { destinationOperations, ruleOperations } from './rule-operations.ts'
-import { tagOperations } from './tag-operations.ts'
-import { thingGroupOperations } from './thing-group-operations.ts'
-import { thingOperations } from './thing-operations.ts'
-import { thingTypeOperations } from './thing-type-operations.ts'
+import { operationsOf } from './operations.ts'
 
-const ENDPOINT_TYPES = ['iot:Data', 'iot:Data-ATS', 'iot:CredentialProvider', 'iot:Jobs', 'iot:DeviceAdvisor', 'iot:Data-Beta']
 /** The services a request may be signed for, by plane. */
 const SERVICES = { control: ['iot'], data: ['iotdata', 'iotdevicegateway'] } as const
 
@@ -69,22 +56,7 @@ function httpApi (account: Account, log: Log, plan: FaultPlan | undefined): Fast
   app.setNotFoundHandler(request => {
     throw new AwsError('UnknownOperationException', `The local AWS IoT has no operation at ${request.method} ${request.url.split('?')[0]}`)
   })
-  const operations = {
-    ...certificateOperations(account),
-    ...registerOperations(account),
-    ...authorityOperations(account),
-    ...thingOperations(account),
-    ...principalOperations(account),
-    ...thingTypeOperations(account),
-    ...thingGroupOperations(account),
-    ...policyOperations(account),
-    ...policyTargetOperations(account),
-    ...tagOperations(account),
-    ...ruleOperations(account),
-    ...destinationOperations(account),
-    ...dataOperations(account),
-    ...endpoint(account)
-  }
+  const operations = operationsOf(account)
   const names = new Set(Object.keys(operations))
   const faults = plan === undefined ? undefined : new Faults(faultPlan(plan, names))
   serve(app, account, operations, faults)
@@ -134,21 +106,6 @@ function administer (app: FastifyInstance, faults: Faults, operations: ReadonlyS
     faults.set(faultPlan(json(body ?? Buffer.alloc(0)), operations))
     return faults.report()
   })
-}
-
-function endpoint (account: Account): Operations {
-  return {
-    DescribeEndpoint: {
-      method: 'GET',
-      url: '/endpoint',
-      run: ({ query }) => {
-        const type = optionalText(query['endpointType'], 'endpointType', { values: ENDPOINT_TYPES })
-        // AWS refuses iot:Data and iot:Jobs since 2026; the other kinds of endpoint have nothing behind them here.
-        if (type !== undefined && type !== 'iot:Data-ATS') throw invalidRequest(`The endpoint type ${type} is not available; ask for iot:Data-ATS`)
-        return { endpointAddress: account.endpoint }
-      }
-    }
-  }
 }
 
 /** Any key will do, but a request without a signature for the right service is a client that would fail on AWS. */

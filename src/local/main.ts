@@ -1,6 +1,7 @@
 import process from 'node:process'
 import closeWithGrace from 'close-with-grace'
 import pino from 'pino'
+import { faultPlan, type FaultPlan } from './faults.ts'
 import { startLocal, type LocalSettings } from './start.ts'
 
 const STOP_MS = 1500
@@ -30,6 +31,19 @@ function settingsFrom (env: NodeJS.ProcessEnv): LocalSettings {
     return Number(value)
   }
   if (env['NODE_ENV'] === 'production') faults.push('The local AWS does not start when NODE_ENV=production: every key gets in')
+  const number = (name: string): number => {
+    const value = Number(env[name] ?? '')
+    if (!(value >= 0)) faults.push(`${name} must be a number, 0 or more, not "${env[name]}"`)
+    return value
+  }
+  const injected = (name: string): FaultPlan | undefined => {
+    try {
+      return (env[name] ?? '') === '' ? undefined : faultPlan(JSON.parse(env[name] ?? ''))
+    } catch (error) {
+      faults.push(`${name}: ${(error as Error).message}`)
+      return undefined
+    }
+  }
   const elsewhere = env['AWS_ENDPOINT_URL_DYNAMODB'] ?? ''
   const off = env['LOCAL_DYNAMODB_PORT'] === 'off'
   const settings: LocalSettings = {
@@ -42,6 +56,8 @@ function settingsFrom (env: NodeJS.ProcessEnv): LocalSettings {
     policyName: env['IOT_POLICY_NAME'] ?? 'cvm-device-policy',
     serverNames: (env['LOCAL_SERVER_NAMES'] ?? '').split(',').map(name => name.trim()).filter(name => name !== ''),
     region: env['AWS_REGION'] ?? 'us-east-1',
+    quotas: number('LOCAL_QUOTAS'),
+    faults: injected('LOCAL_FAULTS'),
     log
   }
   if (faults.length > 0) throw new Error(faults.join('\n'))

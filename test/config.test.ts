@@ -1,0 +1,151 @@
+// The environment as one schema: every fault at once, by name and with what is allowed, and never a secret.
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { ConfigError, SETTINGS, allowed, readConfig } from '../src/config.ts'
+
+type Env = Record<string, string | undefined>
+interface Schema { type?: string, minimum?: number, maximum?: number, enum?: readonly string[] }
+
+const PEPPER = Buffer.alloc(32, 7).toString('base64')
+const PRODUCTION = { NODE_ENV: 'production', TOKEN_PEPPER: PEPPER }
+const dir = mkdtempSync(join(tmpdir(), 'cvm-config-'))
+t.teardown(() => rmSync(dir, { recursive: true, force: true }))
+const file = join(dir, 'file.pem')
+writeFileSync(file, 'x')
+const empty = join(dir, 'empty.pem')
+writeFileSync(empty, '')
+
+function faultsOf (env: Env): readonly string[] {
+  try {
+    readConfig(env)
+    return []
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    return error.faults
+  }
+}
+
+/** Asserts that these settings, and no others, are at fault, each named once. */
+function isFaulty (t: Test, env: Env, ...expected: readonly RegExp[]): void {
+  const faults = faultsOf(env)
+  t.equal(faults.length, expected.length, JSON.stringify(env), { faults })
+  for (const pattern of expected) t.ok(faults.some(fault => pattern.test(fault)), `${pattern}`, { faults })
+}
+
+await t.test('nothing set is a laptop', async t => {
+  const config = readConfig({})
+  t.match(config, { CVM_LOCAL: true, CREATE_TABLES: true, CVM_LOCAL_DIR: '.cvm', HOST: '127.0.0.1', LOG_LEVEL: 'info' })
+  t.match(config, { PORT: 8443, OPS_PORT: 9464, LOCAL_IOT_PORT: 8001, LOCAL_DYNAMODB_PORT: 8000, LOCAL_MQTT_PORT: 8883 }, 'the ports of DESIGN section 7')
+  t.match(config, { AWS_REGION: 'us-east-1', DEVICE_TABLE: 'iot-cvm-device-info', IOT_POLICY_NAME: 'cvm-device-policy' })
+  t.ok(config.CLAIM_LIFETIME_MS > config.VEND_DEADLINE_MS && config.VEND_DEADLINE_MS > config.AWS_CALL_TIMEOUT_MS)
+  t.strictSame(config.TRUST_PROXY_CIDRS, [])
+  t.ok(config.TOKEN_PEPPER.length >= 32)
+  t.strictSame(readConfig({ CVM_LOCAL: undefined, UNKNOWN: '1', PATH: '/bin' }), config, 'what is no setting does not matter')
+})
+
+await t.test('production', async t => {
+  const config = readConfig(PRODUCTION)
+  t.match(config, { CVM_LOCAL: false, CREATE_TABLES: false, HOST: '0.0.0.0' })
+  t.strictSame(config.TOKEN_PEPPER, Buffer.alloc(32, 7))
+  t.match(readConfig({ CVM_LOCAL: 'false', TOKEN_PEPPER: PEPPER }), { CVM_LOCAL: false, CREATE_TABLES: false, HOST: '0.0.0.0' }, 'also by CVM_LOCAL')
+  t.match(readConfig({ ...PRODUCTION, HOST: '10.0.0.1', CREATE_TABLES: 'true' }), { HOST: '10.0.0.1', CREATE_TABLES: true })
+  isFaulty(t, { ...PRODUCTION, CVM_LOCAL: 'true' }, /^CVM_LOCAL .*production/)
+  isFaulty(t, { NODE_ENV: 'production' }, /^TOKEN_PEPPER .*32/)
+  isFaulty(t, { CVM_LOCAL: 'false' }, /^TOKEN_PEPPER .*32/)
+  isFaulty(t, { NODE_ENV: 'production', CVM_LOCAL: 'true' }, /^CVM_LOCAL /)
+})
+
+await t.test('the pepper', async t => {
+  const peppers = {
+    empty: '',
+    short: Buffer.alloc(31, 1).toString('base64'),
+    'not base64': 'p'.repeat(32) + '!!!!',
+    'a pass phrase': 'correct horse battery staple correct horse battery staple',
+    base64url: Buffer.alloc(33, 0xff).toString('base64url'),
+    'without padding': PEPPER.replace(/=+$/, ''),
+    'white space': `${PEPPER}\n`
+  }
+  for (const [what, pepper] of Object.entries(peppers)) {
+    const faults = faultsOf({ ...PRODUCTION, TOKEN_PEPPER: pepper })
+    t.match(faults, [/^TOKEN_PEPPER must be the base64 of at least 32 random bytes/], what)
+    if (pepper) t.notOk(faults.join('\n').includes(pepper.slice(0, 12)), `${what}: not echoed`)
+  }
+  isFaulty(t, { TOKEN_PEPPER: 'short' }, /^TOKEN_PEPPER /)
+  const faults = faultsOf({ ...PRODUCTION, PORT: 'x', TOKEN_PEPPER: 'a-secret-that-is-too-short' })
+  t.notMatch(faults.join('\n'), 'a-secret', 'nor beside other faults')
+})
+
+await t.test('each setting by its type', async t => {
+  for (const [name, schema] of Object.entries<Schema>(SETTINGS.properties)) {
+    const wrong = schema.type === 'integer'
+      ? ['', 'x', '1.5', `${schema.minimum! - 1}`, `${schema.maximum! + 1}`, 'NaN', 'Infinity', '-Infinity', '1,000', '10s', '0x10', '1e3', ' 1']
+      : schema.type === 'boolean'
+        ? ['', 'yes', 'TRUE', 'on', '2']
+        : schema.enum ? ['', 'verbose', 'INFO'] : []
+    for (const value of wrong) {
+      const faults = faultsOf({ [name]: value })
+      t.ok(faults.includes(`${name} must be ${allowed(name)}, not ${JSON.stringify(value)}`), `${name}=${value}`, { faults })
+    }
+    const edges = schema.type === 'integer' ? [schema.minimum, schema.maximum] : schema.enum ?? []
+    for (const value of edges) t.notOk(faultsOf({ [name]: String(value) }).some(fault => fault.startsWith(`${name} must be ${allowed(name)}`)), `${name}=${value}`)
+  }
+})
+
+await t.test('rules between settings', async t => {
+  isFaulty(t, { TLS_CERT_FILE: file }, /^TLS_CERT_FILE and TLS_KEY_FILE must be set together/)
+  isFaulty(t, { TLS_KEY_FILE: file }, /^TLS_CERT_FILE and TLS_KEY_FILE must be set together/)
+  isFaulty(t, { TLS_CERT_FILE: join(dir, 'nope'), TLS_KEY_FILE: file }, /^TLS_CERT_FILE must name a file that can be read/)
+  isFaulty(t, { ROOT_CA_FILE: dir }, /^ROOT_CA_FILE must name a file/)
+  isFaulty(t, { ROOT_CA_FILE: empty }, /^ROOT_CA_FILE must name a file/)
+  isFaulty(t, { TLS_CERT_FILE: file, TLS_KEY_FILE: file, ROOT_CA_FILE: file })
+  isFaulty(t, { VEND_DEADLINE_MS: '30000' }, /^CLAIM_LIFETIME_MS must be greater than VEND_DEADLINE_MS/)
+  isFaulty(t, { CLAIM_LIFETIME_MS: '20000' }, /^CLAIM_LIFETIME_MS must be greater than VEND_DEADLINE_MS/)
+  isFaulty(t, { CLAIM_LIFETIME_MS: '20001' })
+})
+
+await t.test('trusted networks', async t => {
+  t.strictSame(readConfig({ TRUST_PROXY_CIDRS: ' 10.0.0.0/16 , 192.0.2.7,fd00::/8,::1 ,' }).TRUST_PROXY_CIDRS, ['10.0.0.0/16', '192.0.2.7', 'fd00::/8', '::1'])
+  for (const wrong of ['10.0.0.0/33', '10.0.0.0/', '10.0.0/8', 'fd00::/129', 'loopback', 'true', '1', '10.0.0.0/8/8', '10.0.0.0/-1', 'example.com', '*']) {
+    isFaulty(t, { TRUST_PROXY_CIDRS: `10.0.0.0/8,${wrong}` }, new RegExp(`^TRUST_PROXY_CIDRS must hold networks such as 10.0.0.0/16, not "${wrong.replace(/[*./]/g, '\\$&')}"`))
+  }
+})
+
+await t.test('addresses of other services', async t => {
+  for (const name of ['AWS_ENDPOINT_URL_DYNAMODB', 'AWS_ENDPOINT_URL_IOT']) {
+    for (const wrong of ['localhost:8000', 'not a URL', '/path', 'ftp://host', 'http://']) isFaulty(t, { [name]: wrong }, new RegExp(`^${name} must be .*http`))
+    for (const right of ['http://localhost:8000', 'https://iot.eu-central-1.amazonaws.com', 'http://[::1]:1/']) isFaulty(t, { [name]: right })
+  }
+})
+
+await t.test('all faults at once', async t => {
+  const env = {
+    NODE_ENV: 'production',
+    CVM_LOCAL: 'maybe',
+    PORT: 'high',
+    OPS_PORT: '70000',
+    LOG_LEVEL: 'loud',
+    TLS_KEY_FILE: join(dir, 'nope'),
+    TRUST_PROXY_CIDRS: 'all',
+    CLAIM_LIFETIME_MS: '5',
+    TOKEN_PEPPER: 'hunter2hunter2hunter2',
+    ROOT_CA_FILE: dir
+  }
+  isFaulty(t, env, /^CVM_LOCAL must be true or false, not "maybe"/, /^PORT must be a whole number from 0 to 65535, not "high"/, /^OPS_PORT must .* not "70000"/,
+    /^LOG_LEVEL must be one of fatal, .*silent, not "loud"/, /^TLS_CERT_FILE and TLS_KEY_FILE/, /^TLS_KEY_FILE must name/, /^TRUST_PROXY_CIDRS/,
+    /^CLAIM_LIFETIME_MS must be greater/, /^TOKEN_PEPPER/, /^ROOT_CA_FILE/)
+  const error = t.throws(() => readConfig(env), ConfigError) as unknown as Error
+  t.match(error.message, /^the configuration has 10 faults:\n {2}[A-Z_]+ /)
+  t.notMatch(error.message, 'hunter2')
+  t.throws(() => readConfig({ PORT: 'x' }), { message: /^the configuration has 1 fault:\n/ })
+})
+
+await t.test('every setting says what it is for', async t => {
+  for (const [name, schema] of Object.entries(SETTINGS.properties)) t.match(schema, { description: /\w/ }, name)
+  t.equal(allowed('LOG_LEVEL'), 'one of fatal, error, warn, info, debug, trace, silent')
+  t.equal(allowed('PORT'), 'a whole number from 0 to 65535')
+  t.equal(allowed('RATE_LIMIT_SERIAL_MAX'), 'a whole number from 1')
+  t.equal(allowed('CVM_LOCAL'), 'true or false')
+  t.equal(allowed('HOST'), 'text')
+})
