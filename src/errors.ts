@@ -19,6 +19,7 @@ const TABLE = {
   'already-vended': entry(409, 'The device already has a certificate for another key', 'Renew with the current key, or ask the operator to reset the device.'),
   'key-not-recoverable': entry(409, 'The private key was in the first answer and is stored nowhere', 'Ask the operator to reset the device, or use a CSR.'),
   'vend-in-progress': entry(409, 'Another request is vending for this device', 'Send the same request again after `Retry-After` seconds.'),
+  'state-conflict': entry(409, 'The state of the device does not allow this', 'Look at the device; a decommissioned one stays so.'),
   'body-too-large': entry(413, 'The body is too large', 'Send less.'),
   'uri-too-long': entry(414, 'The URL is too long', 'Shorten it.'),
   'unsupported-media-type': entry(415, 'The body has the wrong media type', 'Send `Content-Type: application/json`.'),

@@ -5,6 +5,7 @@ import { CvmError, ERRORS } from './errors.ts'
 import type { Metrics } from './plugins/metrics.ts'
 import type { ControlPlane } from './vending/control-plane.ts'
 import type { DeviceRegistry } from './vending/device-registry.ts'
+import { fulfil } from './vending/operate.ts'
 import { reconcile } from './vending/reconcile.ts'
 import type { ReconcileReport, ReconcileRequest } from './vending/reconcile-run.ts'
 import type { TokenHasher } from './vending/registration-token.ts'
@@ -71,6 +72,7 @@ function observedReconcile ({ config, log, metrics, devices, controlPlane }: Par
       devices,
       controlPlane,
       finish: (device, requestId) => finish(device, requestId, deps),
+      fulfil: (device, requestId) => fulfil(device, requestId, deps),
       now: Date.now,
       deadline: deps.deadline,
       claimLifetimeMs: config.CLAIM_LIFETIME_MS,

@@ -1,4 +1,4 @@
-import type { Certificate, Device, DeviceState, HistoryEntry, Suspicion, Way } from '../vending/device.ts'
+import type { Certificate, Device, DeviceState, HistoryEntry, PendingOperation, Suspicion, Way } from '../vending/device.ts'
 
 /**
  * A row as DynamoDB holds it: flat, optional attributes absent rather than null. `deviceToken`, `certinfo` and `applyState` are
@@ -21,6 +21,8 @@ export interface DeviceRow {
   notAfter?: number
   committedAt?: number
   retiring?: Set<string>
+  pending?: PendingOperation
+  stateBefore?: DeviceState
   suspectClaimId?: string
   suspectSince?: number
   suspects?: Set<string>
@@ -40,6 +42,7 @@ export function deviceOf (row: DeviceRow): Device {
   return {
     serialNumber: row.serialNumber,
     state: row.state ?? (wasVendedByOldService(row) ? 'ACTIVE' : 'REGISTERED'),
+    isLegacy: row.state === undefined,
     tokenHash: row.tokenHash,
     legacyToken: typeof row.deviceToken === 'string' ? row.deviceToken : undefined,
     tokenExpiresAt: row.tokenExpiresAt,
@@ -48,6 +51,8 @@ export function deviceOf (row: DeviceRow): Device {
     certificate: certificateOf(row),
     retiring: [...row.retiring ?? []],
     suspicion: suspicionOf(row),
+    pending: row.pending,
+    stateBefore: row.stateBefore,
     committedAt: row.committedAt,
     history: row.history ?? []
   }

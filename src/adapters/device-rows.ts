@@ -14,6 +14,19 @@ export const CLAIM_HAS_EXPIRED = 'claimExpiresAt <= :now'
 export const CLAIM_IS_OURS = 'claimId = :claimId'
 export const CERTIFICATE_IS_THE_ONE_SEEN = 'certificateId = :certificateId'
 
+/** What a row that has no certificate is without. */
+export const NO_CERTIFICATE = 'certificateId, certificateArn, certificatePem, publicKeyFingerprint, issuedAt, notAfter'
+
+/** The claim, or its absence, as it was seen. */
+export function claimAsSeen ({ claim }: Device): string {
+  return claim ? CLAIM_IS_OURS : 'attribute_not_exists(claimId)'
+}
+
+/** The values that {@link claimAsSeen} needs. */
+export function claimSeen ({ claim }: Device): Record<string, unknown> {
+  return claim ? { ':claimId': claim.claimId } : {}
+}
+
 /** Joins parts of a condition. Without brackets, which dynalite's parser takes exponentially long for. */
 export function all (...parts: readonly string[]): string {
   return parts.join(' AND ')
@@ -64,8 +77,10 @@ export class DeviceRows {
 }
 
 /** The device's history with one line more. */
-export function story (device: Device, { now, requestId }: { now: number, requestId: string }, event: HistoryEntry['event'], certificateId?: string) {
-  return withHistory(device, { at: now, event, requestId, ...(certificateId && { certificateId }) })
+export function story (
+  device: Device, { now, requestId }: { now: number, requestId: string }, event: HistoryEntry['event'], more: Partial<HistoryEntry> = {}
+) {
+  return withHistory(device, { at: now, event, requestId, ...more })
 }
 
 /** Passes a call on; its failure becomes `CvmError('registry-unavailable')`. */

@@ -1,9 +1,9 @@
 import type { DynamoDBDocumentClient } from '@aws-sdk/lib-dynamodb'
-import { type Certificate, type Device, GENERATED_KEY } from '../vending/device.ts'
-import type { ClaimRequest, DeviceRegistry, FencedWrite, NewClaim, WriteResult } from '../vending/device-registry.ts'
+import { type Certificate, type Device, GENERATED_KEY, type PendingOperation } from '../vending/device.ts'
+import type { ClaimRequest, DeviceRegistry, FencedWrite, Fulfilment, NewClaim, WriteResult } from '../vending/device-registry.ts'
 import { UNFINISHED } from './device-row.ts'
 import {
-  CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, CLAIM_IS_OURS, DeviceRows, IS_ISSUED, IS_ISSUING, IS_REGISTERED, all, story
+  CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, CLAIM_IS_OURS, DeviceRows, IS_ISSUED, IS_ISSUING, IS_REGISTERED, NO_CERTIFICATE, all, claimAsSeen, claimSeen, story
 } from './device-rows.ts'
 
 const TOKEN_IS_RIGHT = 'tokenHash = :tokenHash'
@@ -14,6 +14,9 @@ const CLAIM_IS_LIVE = 'claimExpiresAt > :now'
 const IS_FROM_OLD_SERVICE = 'attribute_not_exists(#state)'
 const PLAIN_TOKEN_IS_RIGHT = 'deviceToken = :registrationToken'
 const WAS_NOT_VENDED_THERE = 'NOT certinfo > :empty AND NOT applyState IN (:vended, :vendedText)'
+
+const NO_WISH_IS_PENDING = 'attribute_not_exists(pending)'
+const WISH_IS_THE_ONE_SEEN = 'pending.operationId = :operationId'
 
 const END_SUSPICION = 'suspectClaimId, suspectSince, suspects'
 
@@ -120,7 +123,7 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
         ':fingerprint': certificate.publicKeyFingerprint,
         ':issuedAt': certificate.issuedAt,
         ':notAfter': certificate.notAfter,
-        ':history': story(write.device, write, 'issued', certificate.certificateId)
+        ':history': story(write.device, write, 'issued', { certificateId: certificate.certificateId })
       }
     })
   }
@@ -131,14 +134,14 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
     const finished = retiring.length === 0 && !suspicion ? ', claimExpiresAt, unfinished' : ''
     return this.#rows.change({
       serialNumber: write.device.serialNumber,
-      condition: all(IS_ISSUED, CLAIM_IS_OURS),
+      condition: all(IS_ISSUED, CLAIM_IS_OURS, NO_WISH_IS_PENDING),
       update: `SET #state = :active, committedAt = :now, tokenSpentAt = :now, #history = :history REMOVE claimId${finished}`,
       values: {
         ':issued': 'ISSUED',
         ':active': 'ACTIVE',
         ':claimId': write.claimId,
         ':now': write.now,
-        ':history': story(write.device, write, 'activated', write.device.certificate?.certificateId)
+        ':history': story(write.device, write, 'activated', { certificateId: write.device.certificate?.certificateId ?? '' })
       }
     })
   }
@@ -157,6 +160,57 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
         ':entry': [{ at: write.now, event: 'released', requestId: write.requestId }]
       }
     })
+  }
+
+  intend (device: Device, pending: PendingOperation, author: { now: number, requestId: string, expiresAt: number }): Promise<WriteResult> {
+    return this.#rows.change({
+      serialNumber: device.serialNumber,
+      condition: 'attribute_exists(serialNumber)',
+      update: 'SET pending = :pending, unfinished = :unfinished, claimExpiresAt = if_not_exists(claimExpiresAt, :expiresAt)',
+      values: { ':pending': pending, ':unfinished': UNFINISHED, ':expiresAt': author.expiresAt }
+    })
+  }
+
+  fulfil (device: Device, change: Fulfilment, author: { now: number, requestId: string }): Promise<WriteResult> {
+    const { certificate, pending } = device
+    const { certificateId = '' } = certificate ?? {}
+    const { tokenHash, tokenExpiresAt, stateBefore } = change
+    const told = { actor: pending?.actor ?? '', reason: pending?.reason ?? '', ...(certificate && { certificateId }) }
+    const history = change.event ? story(device, author, change.event, told) : device.history
+    const token = tokenHash ? setOrRemove({ tokenHash, tokenExpiresAt, tokenSpentAt: undefined, deviceToken: undefined }) : setOrRemove({})
+    const before = setOrRemove({ stateBefore })
+    const retires = change.retiresCertificate && certificate
+    return this.#rows.change({
+      serialNumber: device.serialNumber,
+      condition: all(
+        WISH_IS_THE_ONE_SEEN, device.isLegacy ? 'attribute_not_exists(#state)' : '#state = :seen', claimAsSeen(device),
+        certificate ? CERTIFICATE_IS_THE_ONE_SEEN : 'attribute_not_exists(certificateId)'
+      ),
+      update: `SET #state = :to, #history = :history${token.set}${before.set} REMOVE pending, claimId${token.remove}${before.remove}` +
+        (change.retiresCertificate ? `, ${NO_CERTIFICATE}, way, committedAt, certinfo, applyState` : '') +
+        (retires ? ' ADD retiring :retiring' : ''),
+      values: {
+        ':operationId': pending?.operationId,
+        ...(device.isLegacy ? {} : { ':seen': device.state }),
+        ...claimSeen(device),
+        ...(certificate && { ':certificateId': certificateId }),
+        ...(retires && { ':retiring': new Set([certificateId]) }),
+        ':to': change.to,
+        ':history': history,
+        ...token.values,
+        ...before.values
+      }
+    })
+  }
+}
+
+/** Sets what is given, and takes the rest away. */
+function setOrRemove (attributes: Record<string, unknown>): { set: string, remove: string, values: Record<string, unknown> } {
+  const [given, missing] = [true, false].map(is => Object.keys(attributes).filter(name => (attributes[name] !== undefined) === is))
+  return {
+    set: given?.map(name => `, ${name} = :${name}`).join('') ?? '',
+    remove: missing?.map(name => `, ${name}`).join('') ?? '',
+    values: Object.fromEntries(given?.map(name => [`:${name}`, attributes[name]]) ?? [])
   }
 }
 

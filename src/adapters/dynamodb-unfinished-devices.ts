@@ -5,11 +5,9 @@ import type { WriteResult } from '../vending/device-registry.ts'
 import type { Author, UnfinishedDevices } from '../vending/unfinished-devices.ts'
 import { UNFINISHED } from './device-row.ts'
 import {
-  CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, CLAIM_IS_OURS, DeviceRows, IS_ISSUED, IS_ISSUING, all, orUnavailable, story, unavailable
+  CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, DeviceRows, IS_ISSUED, IS_ISSUING, NO_CERTIFICATE, all, claimAsSeen, claimSeen, orUnavailable, story, unavailable
 } from './device-rows.ts'
 import { CERTIFICATE_INDEX, UNFINISHED_INDEX } from './device-table.ts'
-
-const NO_CERTIFICATE = 'certificateId, certificateArn, certificatePem, publicKeyFingerprint, issuedAt, notAfter'
 
 /** Rows of the table that are no devices have a character in their key that no serial number has. */
 const LEASE_PREFIX = '#lease/'
@@ -40,12 +38,12 @@ export class DynamoDbUnfinishedDevices implements UnfinishedDevices {
   free (device: Device, author: Author): Promise<WriteResult> {
     return this.#rows.change({
       serialNumber: device.serialNumber,
-      condition: all(IS_ISSUING, CLAIM_IS_OURS, CLAIM_HAS_EXPIRED),
+      condition: all(IS_ISSUING, claimAsSeen(device), CLAIM_HAS_EXPIRED),
       update: 'SET #state = :registered, #history = :history REMOVE claimId, way, publicKeyFingerprint',
       values: {
         ':issuing': 'ISSUING',
         ':registered': 'REGISTERED',
-        ':claimId': device.claim?.claimId,
+        ...claimSeen(device),
         ':now': author.now,
         ':history': story(device, author, 'freed')
       }
@@ -53,35 +51,36 @@ export class DynamoDbUnfinishedDevices implements UnfinishedDevices {
   }
 
   abandon (device: Device, author: Author): Promise<WriteResult> {
-    const { certificateId } = device.certificate ?? {}
+    const { certificateId = '' } = device.certificate ?? {}
     return this.#rows.change({
       serialNumber: device.serialNumber,
-      condition: all(IS_ISSUED, CLAIM_IS_OURS, CLAIM_HAS_EXPIRED, CERTIFICATE_IS_THE_ONE_SEEN),
+      condition: all(IS_ISSUED, claimAsSeen(device), CLAIM_HAS_EXPIRED, CERTIFICATE_IS_THE_ONE_SEEN),
       update: `SET #state = :registered, #history = :history ADD retiring :abandoned REMOVE claimId, way, ${NO_CERTIFICATE}`,
       values: {
         ':issued': 'ISSUED',
         ':registered': 'REGISTERED',
-        ':claimId': device.claim?.claimId,
+        ...claimSeen(device),
         ':now': author.now,
         ':certificateId': certificateId,
         ':abandoned': new Set([certificateId]),
-        ':history': story(device, author, 'abandoned', certificateId)
+        ':history': story(device, author, 'abandoned', { certificateId })
       }
     })
   }
 
   revoked (device: Device, author: Author): Promise<WriteResult> {
-    const { certificateId } = device.certificate ?? {}
+    const { certificateId = '' } = device.certificate ?? {}
     return this.#rows.change({
       serialNumber: device.serialNumber,
-      condition: all(CERTIFICATE_IS_THE_ONE_SEEN, '#state IN (:issued, :active)'),
+      condition: all(CERTIFICATE_IS_THE_ONE_SEEN, '#state IN (:issued, :active, :disabled)'),
       update: 'SET #state = :revoked, #history = :history REMOVE claimId',
       values: {
         ':issued': 'ISSUED',
         ':active': 'ACTIVE',
+        ':disabled': 'DISABLED',
         ':revoked': 'REVOKED',
         ':certificateId': certificateId,
-        ':history': story(device, author, 'revoked', certificateId)
+        ':history': story(device, author, 'revoked', { certificateId })
       }
     })
   }
@@ -89,9 +88,9 @@ export class DynamoDbUnfinishedDevices implements UnfinishedDevices {
   clearSuspicion (device: Device): Promise<WriteResult> {
     return this.#rows.change({
       serialNumber: device.serialNumber,
-      condition: all('suspectClaimId = :suspectClaimId', device.claim ? CLAIM_IS_OURS : 'attribute_not_exists(claimId)'),
+      condition: all('suspectClaimId = :suspectClaimId', claimAsSeen(device)),
       update: 'REMOVE suspectClaimId, suspectSince, suspects',
-      values: { ':suspectClaimId': device.suspicion?.claimId, ...(device.claim && { ':claimId': device.claim.claimId }) }
+      values: { ':suspectClaimId': device.suspicion?.claimId, ...claimSeen(device) }
     })
   }
 
@@ -111,7 +110,8 @@ export class DynamoDbUnfinishedDevices implements UnfinishedDevices {
   settle (device: Device): Promise<WriteResult> {
     return this.#rows.change({
       serialNumber: device.serialNumber,
-      condition: all('NOT #state IN (:issuing, :issued)', 'attribute_not_exists(retiring)', 'attribute_not_exists(suspectClaimId)'),
+      condition: all('NOT #state IN (:issuing, :issued)', 'attribute_not_exists(retiring)', 'attribute_not_exists(suspectClaimId)',
+        'attribute_not_exists(pending)'),
       update: 'REMOVE unfinished, claimExpiresAt',
       values: { ':issuing': 'ISSUING', ':issued': 'ISSUED' }
     })

@@ -1,4 +1,4 @@
-import type { Certificate, Device, Way } from './device.ts'
+import type { Certificate, Device, DeviceEvent, DeviceState, PendingOperation, Way } from './device.ts'
 
 /** What a worker must present to take a claim. */
 export interface ClaimRequest {
@@ -17,6 +17,18 @@ export interface ClaimRequest {
 
 /** A claim on a device whose token has been checked. */
 export type NewClaim = Pick<ClaimRequest, 'claimId' | 'claimExpiresAt' | 'now' | 'requestId'>
+
+/** What an operator's wish makes of a device. */
+export interface Fulfilment {
+  to: DeviceState
+  /** Absent where the device is so already. */
+  event?: DeviceEvent
+  /** The certificate joins `retiring` and is no longer the device's. */
+  retiresCertificate: boolean
+  stateBefore?: DeviceState
+  tokenHash?: string
+  tokenExpiresAt?: number
+}
 
 /** The outcome of a conditional write: it applied, or it did not and this is the row that was in the way. */
 export type WriteResult =
@@ -71,4 +83,10 @@ export interface DeviceRegistry {
    * suspicion that this claim began where AWS IoT has `certainlyNothing` of it.
    */
   release (write: FencedWrite, certainlyNothing: boolean): Promise<WriteResult>
+
+  /** Writes down an operator's wish, whatever the state; a later wish replaces one that is not yet fulfilled. */
+  intend (device: Device, pending: PendingOperation, author: { now: number, requestId: string, expiresAt: number }): Promise<WriteResult>
+
+  /** Fulfils the wish seen: applies only to the device exactly as seen, by state, claim and certificate. */
+  fulfil (device: Device, change: Fulfilment, author: { now: number, requestId: string }): Promise<WriteResult>
 }

@@ -37,12 +37,35 @@ export interface Certificate {
   notAfter: number
 }
 
+/** What has been done to a device: by its requests, by operators, by reconcile. */
+export type DeviceEvent =
+  | 'registered' | 'claimed' | 'resumed' | 'superseded' | 'issued' | 'activated' | 'released'
+  | 'reset' | 'revoked' | 'disabled' | 'enabled' | 'decommissioned'
+  | 'freed' | 'abandoned' | 'disposed'
+
 /** One line of a device's story. */
 export interface HistoryEntry {
   at: number
-  event: 'registered' | 'claimed' | 'resumed' | 'superseded' | 'issued' | 'activated' | 'released' | 'freed' | 'abandoned' | 'revoked' | 'disposed'
+  event: DeviceEvent
   requestId: string
   certificateId?: string
+  /** Who asked for it, and why; for what operators do. */
+  actor?: string
+  reason?: string
+}
+
+/** What operators do to a device (DESIGN sections 4 and 5). */
+export type Operation = 'reset' | 'revoke' | 'disable' | 'enable' | 'decommission'
+
+/** An operator's wish that has been written down and is not yet fulfilled everywhere. */
+export interface PendingOperation {
+  operation: Operation
+  operationId: string
+  actor: string
+  reason: string
+  /** For `reset`: the hash of the new token. */
+  tokenHash?: string
+  tokenExpiresAt?: number
 }
 
 /** How many lines of history a device keeps; the oldest go first. */
@@ -54,6 +77,8 @@ export interface Device {
   state: DeviceState
   /** Keyed hash of the registration token; the token itself is stored nowhere. */
   tokenHash: string | undefined
+  /** Made by the old services and not changed since: its state is what their attributes say. */
+  isLegacy: boolean
   /** A row made by the old services holds its token in plain text until its first use replaces it. */
   legacyToken: string | undefined
   /** The token may not start a vend from then on; a vend that has begun may be finished. */
@@ -65,6 +90,9 @@ export interface Device {
   /** Ids of certificates that must be REVOKED in AWS IoT before a newer one may become ACTIVE. */
   retiring: readonly string[]
   suspicion: Suspicion | undefined
+  pending: PendingOperation | undefined
+  /** What a disabled device goes back to. */
+  stateBefore: DeviceState | undefined
   committedAt: number | undefined
   history: readonly HistoryEntry[]
 }

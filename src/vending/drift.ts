@@ -2,7 +2,7 @@ import type { Device } from './device.ts'
 import { CLOCK_SKEW_MS, type ReconcileRun, author, note, write } from './reconcile-run.ts'
 
 /** The state of a certificate in AWS IoT that goes with a device's state; other states go with any. */
-const EXPECTED: Readonly<Partial<Record<Device['state'], string>>> = { ACTIVE: 'ACTIVE', REVOKED: 'REVOKED', DISABLED: 'INACTIVE' }
+export const CERTIFICATE_STATUS: Readonly<Partial<Record<Device['state'], string>>> = { ACTIVE: 'ACTIVE', REVOKED: 'REVOKED', DISABLED: 'INACTIVE' }
 
 /**
  * Compares certificates made since the last run with the devices that have them. What is younger than a claim lives may be in the
@@ -17,7 +17,7 @@ export async function compareRecent (run: ReconcileRun): Promise<{ drift: number
     if (run.request.stop?.aborted) return { drift, complete: false }
     if (createdAt > until) continue
     const device = await run.devices.findByCertificate(certificateId)
-    const expected = device && EXPECTED[device.state]
+    const expected = device && CERTIFICATE_STATUS[device.state]
     if (!expected || device.certificate?.certificateId !== certificateId || expected === status) continue
     drift++
     const detail = `the registry says ${device.state}, AWS IoT says ${status}`

@@ -7,7 +7,7 @@ export const CLOCK_SKEW_MS = 2_000
 
 /** What reconcile does about a device or a certificate. */
 export type ReconcileStep =
-  | 'finish-issued' | 'free-expired-claim' | 'abandon-issued' | 'mark-revoked' | 'dispose-retired' | 'delete-orphan' | 'report-drift'
+  | 'finish-operation' | 'repair-certificate' | 'finish-issued' | 'free-expired-claim' | 'abandon-issued' | 'mark-revoked' | 'dispose-retired' | 'delete-orphan' | 'report-drift'
 
 /** One thing done, or to be done: `later` when AWS IoT or another worker was in the way, `would` in a dry run. */
 export interface ReconcileAction {
@@ -31,6 +31,8 @@ export interface ReconcileReport {
 export interface ReconcileDeps {
   devices: UnfinishedDevices
   controlPlane: ControlPlane
+  /** Fulfils an operator's wish that was written down and not finished. */
+  fulfil: (device: Device, requestId: string) => Promise<Device>
   /** Finishes a device in `ISSUED`; false when somebody else took it. */
   finish: (device: Device, requestId: string) => Promise<boolean>
   now: () => number

@@ -1,5 +1,6 @@
+import { makeAwsAgree } from './agreement.ts'
 import type { Device } from './device.ts'
-import { compareRecent } from './drift.ts'
+import { CERTIFICATE_STATUS, compareRecent } from './drift.ts'
 import { findOrphans } from './orphans.ts'
 import {
   CLOCK_SKEW_MS, type ReconcileDeps, type ReconcileReport, type ReconcileRequest, type ReconcileRun, author, note, textOf, write
@@ -30,9 +31,10 @@ export async function reconcile (request: ReconcileRequest, deps: ReconcileDeps)
 /** Brings one device to rest and ends its replaced certificates; undefined where it must be looked at again. */
 async function tend (run: ReconcileRun, seen: Device): Promise<Device | undefined> {
   try {
-    let device: Device | undefined = seen
+    let device: Device | undefined = seen.pending ? await fulfil(run, seen) : seen
     if (device.state === 'ISSUING') device = await free(run, device)
     else if (device.state === 'ISSUED') device = await settleIssued(run, device)
+    else device = await repair(run, device)
     for (const certificateId of device?.retiring ?? []) {
       if (device) device = await dispose(run, device, certificateId)
     }
@@ -42,6 +44,26 @@ async function tend (run: ReconcileRun, seen: Device): Promise<Device | undefine
     note(run, { step, outcome: 'failed', serialNumber: seen.serialNumber, detail: textOf(cause) })
     return undefined
   }
+}
+
+async function fulfil (run: ReconcileRun, device: Device): Promise<Device> {
+  const about = { step: 'finish-operation', serialNumber: device.serialNumber, ...(device.pending && { detail: device.pending.operation }) } as const
+  note(run, { ...about, outcome: run.request.dryRun ? 'would' : 'done' })
+  return run.request.dryRun ? device : await run.fulfil(device, run.request.requestId)
+}
+
+/** A worker or an operator who was overtaken may have changed the certificate and died before putting it right. */
+async function repair (run: ReconcileRun, device: Device): Promise<Device | undefined> {
+  const { certificateId } = device.certificate ?? {}
+  const expected = CERTIFICATE_STATUS[device.state]
+  if (!certificateId || !expected) return device
+  const known = await run.controlPlane.describe(certificateId, run.deadline())
+  if (known?.status === expected) return device
+  if (!known || known.status === 'REVOKED') return write(run, 'mark-revoked', device, () => run.devices.revoked(device, author(run)))
+  const { serialNumber } = device
+  note(run, { step: 'repair-certificate', outcome: run.request.dryRun ? 'would' : 'done', serialNumber, certificateId, detail: `to ${expected}` })
+  if (!run.request.dryRun) await makeAwsAgree(certificateId, device, run.controlPlane, run.deadline())
+  return device
 }
 
 function free (run: ReconcileRun, device: Device): Promise<Device | undefined> {

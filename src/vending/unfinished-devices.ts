@@ -24,7 +24,7 @@ export interface UnfinishedDevices {
   /** `ISSUED` under the expired claim seen → `REGISTERED`; its certificate, which nobody was given, joins `retiring`. */
   abandon (device: Device, author: Author): Promise<WriteResult>
 
-  /** `ISSUED` or `ACTIVE` with the certificate seen → `REVOKED`: what AWS IoT says is final. */
+  /** `ISSUED`, `ACTIVE` or `DISABLED` with the certificate seen → `REVOKED`: what AWS IoT says is final. */
   revoked (device: Device, author: Author): Promise<WriteResult>
 
   /** The search that the suspicion seen asked for is done; does not apply when an attempt has begun since. */

@@ -1,6 +1,7 @@
 import { CvmError } from '../errors.ts'
 import { readCertificate } from '../x509/certificate.ts'
 import { type Csr, checkCsr } from '../x509/csr.ts'
+import { makeAwsAgree } from './agreement.ts'
 import { type Claimed, claim } from './claim.ts'
 import { CertificateStateConflict, type ControlPlane, type IssuedCertificate, type KeyPair } from './control-plane.ts'
 import type { Certificate, Device } from './device.ts'
@@ -87,7 +88,7 @@ export function takeClaim (run: Run): Promise<Claimed> {
 }
 
 /** AWS IoT makes a new certificate at every call, so one that cannot be used is deleted before the failure is passed on. */
-export async function issue (run: Run): Promise<IssuedCertificate & { keyPair?: KeyPair }> {
+export async function issue (run: Run): Promise<{ certificate: Certificate, keyPair?: KeyPair }> {
   const { controlPlane, csr, signal } = run
   run.certainlyNothing = false
   const [made, thing] = await Promise.allSettled([
@@ -98,21 +99,19 @@ export async function issue (run: Run): Promise<IssuedCertificate & { keyPair?: 
     run.certainlyNothing = saysNothingWasMade(made.reason)
     throw made.reason
   }
-  const { value } = made
-  const carriesOtherKey = csr && readCertificate(value.certificatePem).publicKeyFingerprint !== csr.publicKeyFingerprint
-  if (thing.status === 'fulfilled' && !carriesOtherKey) return value
-  run.certainlyNothing = await discard(run, value.certificateId)
+  const { keyPair, certificateId, certificateArn, certificatePem }: IssuedCertificate & { keyPair?: KeyPair } = made.value
+  const { publicKeyFingerprint, notAfter } = readCertificate(certificatePem)
+  const certificate = { certificateId, certificateArn, certificatePem, publicKeyFingerprint, way: wishOf(run).way, issuedAt: run.now(), notAfter }
+  const carriesOtherKey = csr && publicKeyFingerprint !== csr.publicKeyFingerprint
+  if (thing.status === 'fulfilled' && !carriesOtherKey) return { certificate, ...(keyPair && { keyPair }) }
+  run.certainlyNothing = await discard(run, certificateId)
   throw thing.status === 'rejected' ? thing.reason : new CvmError('aws-iot-refused', { detail: 'the certificate carries another key' })
 }
 
-export async function record (run: Run, device: Device, issued: IssuedCertificate): Promise<Device> {
-  const { certificateId, certificateArn, certificatePem } = issued
-  const { publicKeyFingerprint, notAfter } = readCertificate(certificatePem)
-  const way = wishOf(run).way
-  const certificate = { certificateId, certificateArn, certificatePem, publicKeyFingerprint, way, issuedAt: run.now(), notAfter }
+export async function record (run: Run, device: Device, certificate: Certificate): Promise<Device> {
   const result = await run.registry.record(fence(run, device), certificate)
-  if (hasCertificate(result, certificateId)) return result.device
-  await discard(run, certificateId)
+  if (hasCertificate(result, certificate.certificateId)) return result.device
+  await discard(run, certificate.certificateId)
   throw new ClaimLost(result.device)
 }
 
@@ -140,20 +139,8 @@ export async function commit (run: Run, device: Device): Promise<Certificate> {
   if (result.applied) return certificate
   const now = result.device
   if (now?.state === 'ACTIVE' && hasCertificate(result, certificate.certificateId)) return certificate
-  await makeAwsAgree(run, certificate.certificateId, now)
+  await makeAwsAgree(certificate.certificateId, now, run.controlPlane, run.signal)
   throw new ClaimLost(now)
-}
-
-/** The device left our hands with its certificate ACTIVE in AWS IoT: it must not stay so unless the registry says the same. */
-async function makeAwsAgree (run: Run, certificateId: string, device: Device | undefined): Promise<void> {
-  const isStillIts = device?.certificate?.certificateId === certificateId
-  if (isStillIts && (device.state === 'ISSUED' || device.state === 'ACTIVE')) return
-  try {
-    if (isStillIts && device.state === 'DISABLED') await run.controlPlane.deactivate(certificateId, run.signal)
-    else await run.controlPlane.revoke(certificateId, run.signal)
-  } catch (cause) {
-    if (!(cause instanceof CertificateStateConflict)) throw cause
-  }
 }
 
 /** What the row that overtook us says to this request. */

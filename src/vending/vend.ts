@@ -24,7 +24,7 @@ export async function vend (request: VendRequest, deps: VendDeps): Promise<Vende
       const issued = await timed(deps, 'issue', () => issue(run))
       keyPair = issued.keyPair
       // 4. Record it before anybody can use it.
-      device = await timed(deps, 'record', () => record(run, device, issued))
+      device = await timed(deps, 'record', () => record(run, device, issued.certificate))
     }
     // 5. Bind it to thing and policy, retire what it replaces, make it ACTIVE.
     await timed(deps, 'bind', () => bind(run, device))
