@@ -22,7 +22,7 @@ const MAX_VALUES = 5
 export function certificateVariables (pem: string): Variables {
   const certificate = new X509Certificate(pem)
   const variables = new Map<string, string | readonly string[]>([['iot:Certificate.SerialNumber', certificate.serialNumber]])
-  for (const [name, values] of namesIn(certificate.raw)) {
+  for (const [name, values] of readable(certificate.raw)) {
     const kept = values.slice(0, MAX_VALUES)
     for (const [at, value] of kept.entries()) variables.set(at === 0 ? name : `${name}.${at}`, value)
     variables.set(`${name}.List`, kept)
@@ -30,14 +30,24 @@ export function certificateVariables (pem: string): Variables {
   return variables.set('iot:Certificate.AvailableKeys', [...variables.keys()].filter(name => !/\.(\d|List)$/.test(name)))
 }
 
+/** The names; none of a certificate that OpenSSL takes but that is not DER throughout, whose policies then allow nothing by them. */
+function readable (certificate: Buffer): Map<string, string[]> {
+  try {
+    return namesIn(certificate)
+  } catch (error) {
+    if (error instanceof RangeError) return new Map()
+    throw error
+  }
+}
+
 function namesIn (certificate: Buffer): Map<string, string[]> {
   const found = new Map<string, string[]>()
   const add = (name: string, value: string): void => {
     found.set(`iot:Certificate.${name}`, [...found.get(`iot:Certificate.${name}`) ?? [], value])
   }
-  // Only what OpenSSL has parsed gets here, so the order is that of RFC 5280: version, serial, algorithm, issuer, validity, subject.
+  // RFC 5280: the version, which one of the first kind does not state; then serial, algorithm, issuer, validity, subject.
   const fields = elements(content(inner(certificate)))
-  const [, , , issuer, , subject] = fields
+  const [, , issuer, , subject] = fields.slice(fields[0]?.[0] === 0xa0 ? 1 : 0)
   for (const [whose, name] of [['Issuer', issuer], ['Subject', subject]] as const) {
     for (const part of elements(name === undefined ? Buffer.alloc(0) : content(name)).flatMap(set => elements(content(set)))) {
       const [type, value] = elements(content(part))

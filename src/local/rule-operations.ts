@@ -141,7 +141,8 @@ function listed<T> (sorted: readonly T[], key: (item: T) => string, query: Call[
 }
 
 function summary ({ name, arn, payload, createdAt, disabled }: Rule): object {
-  return { ruleArn: arn, ruleName: name, topicPattern: payload.statement.filter, createdAt: epochSeconds(createdAt), ruleDisabled: disabled }
+  const { filter } = payload.statement
+  return { ruleArn: arn, ruleName: name, topicPattern: filter, createdAt: epochSeconds(createdAt), ruleDisabled: disabled }
 }
 
 function description ({ arn, status, statusReason, createdAt, changedAt, confirmationUrl }: Destination, member: string): object {

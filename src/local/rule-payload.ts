@@ -1,5 +1,6 @@
 import { invalidRequest } from './aws-error.ts'
 import { optionalObject, optionalText, text } from './constraints.ts'
+import { requireSendable } from './destinations.ts'
 import { isTemplate } from './sql.ts'
 import { parseStatement, type Statement } from './sql-syntax.ts'
 import { wellFormed } from './topic.ts'
@@ -87,6 +88,7 @@ function parseHttp (details: Record<string, unknown>, member: string): HttpActio
   if (confirmationUrl !== undefined && !isTemplate(confirmationUrl) && !url.startsWith(confirmationUrl)) {
     throw invalidRequest('confirmationUrl must be a prefix of url')
   }
+  if (!isTemplate(url)) requireSendable(url)
   const headers = details['headers'] ?? []
   if (!Array.isArray(headers) || headers.length > MAX_HEADERS) throw invalidRequest(`An http action has at most ${MAX_HEADERS} headers`)
   return {

@@ -62,7 +62,8 @@ export class Shadows implements Store {
 
     const delta = difference(shadow.desired, shadow.reported.state)
     const { version } = shadow
-    const previous = kept === undefined || kept.deleted ? {} : { previous: { ...written(kept.desired, kept.reported), version: kept.version } }
+    const gone = kept === undefined || kept.deleted
+    const previous = gone ? {} : { previous: { ...written(kept.desired, kept.reported), version: kept.version } }
     return {
       accepted: { ...asked(request, timestamp), version, timestamp, ...token },
       documents: { ...previous, current: { ...after, version }, timestamp, ...token },

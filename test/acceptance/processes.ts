@@ -33,9 +33,9 @@ const alive = new Set<ChildProcess>()
 // The last resort, for a test file that ends without its teardowns.
 process.once('exit', () => { for (const child of alive) child.kill('SIGKILL') })
 
-/** Starts a program; it is gone when the test is over, however that ends. */
-export function start (t: Test, file: string, args: readonly string[], env: Record<string, string>, cwd = ROOT): RunningProcess {
-  const child = spawn(file, args, { cwd, env: { ...inherited(), ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
+/** Starts a program; it is gone when the test is over, however that ends. `asGroup`: signals reach its children too, as Ctrl-C does. */
+export function start (t: Test, file: string, args: readonly string[], env: Record<string, string>, asGroup = false): RunningProcess {
+  const child = spawn(file, args, { cwd: ROOT, env: { ...inherited(), ...env }, stdio: ['ignore', 'pipe', 'pipe'], detached: asGroup })
   alive.add(child)
   let output = ''
   const listeners = new Set<() => void>()
@@ -53,7 +53,10 @@ export function start (t: Test, file: string, args: readonly string[], env: Reco
     })
   })
   ended.catch(() => {})
-  const signal = (name: NodeJS.Signals) => { child.kill(name) }
+  const signal = (name: NodeJS.Signals) => {
+    if (asGroup && alive.has(child)) process.kill(-child.pid!, name)
+    else child.kill(name)
+  }
   const stop = async () => {
     signal('SIGTERM')
     const timer = setTimeout(() => signal('SIGKILL'), STOP_MS)

@@ -9,8 +9,17 @@ export function agentFor (rootCa: string | undefined, options: AgentOptions): Ht
   return rootCa === undefined ? new HttpAgent(options) : new HttpsAgent({ ...options, ca: readFileSync(rootCa) })
 }
 
-/** POSTs JSON; rejects only when there is no complete answer. */
-export function post (agent: HttpAgent, url: string, body: string): Promise<HttpAnswer> {
+/** A request that got no answer; `sent` when all of it had been handed to the kernel. */
+export class Unanswered extends Error {
+  readonly sent: boolean
+  constructor (cause: Error, sent: boolean) {
+    super(`${sent ? 'sent, but not answered' : 'not sent'}: ${cause.message}`, { cause })
+    this.sent = sent
+  }
+}
+
+/** POSTs JSON; rejects with `Unanswered` when there is no complete answer. `onSent` is told once all of it was handed to the kernel. */
+export function post (agent: HttpAgent, url: string, body: string, onSent = () => {}): Promise<HttpAnswer> {
   const payload = Buffer.from(body)
   const headers = { 'content-type': 'application/json', 'content-length': payload.length }
   const request = url.startsWith('https:') ? requestHttps : requestHttp
@@ -20,8 +29,8 @@ export function post (agent: HttpAgent, url: string, body: string): Promise<Http
       response.setEncoding('utf8').on('data', chunk => { text += chunk }).on('error', reject)
       response.on('end', () => resolve({ status: response.statusCode ?? 0, headers: response.headers, text }))
     })
-    sending.on('error', reject)
+    sending.on('error', cause => reject(new Unanswered(cause, sending.writableFinished)))
     sending.on('timeout', () => sending.destroy(new Error('no answer within a minute')))
-    sending.end(payload)
+    sending.end(payload, onSent)
   })
 }

@@ -31,8 +31,8 @@ export async function curl (url: string, { ca, body, method, headers = {} }: Cur
   const args = ['--silent', '--show-error', '--include', '--noproxy', '*', '--max-time', '30', '--url', url,
     ...ca === undefined ? [] : ['--cacert', ca],
     ...method === undefined ? [] : ['--request', method],
-    ...body === undefined ? [] : ['--data-binary', '@-', '--header', 'content-type: application/json'],
-    ...Object.entries(headers).flatMap(([name, value]) => ['--header', `${name}: ${value}`])]
+    ...body === undefined ? [] : ['--data-binary', '@-'],
+    ...Object.entries({ ...body !== undefined && { 'content-type': 'application/json' }, ...headers }).flatMap(([name, value]) => ['--header', `${name}: ${value}`])]
   const { code, stdout, stderr } = await tool('curl', args, body)
   if (code !== 0) throw new Error(`curl ${url} ended with ${code}: ${stderr}`)
   const end = stdout.indexOf('\r\n\r\n')

@@ -1,0 +1,162 @@
+// SIGTERM: what was accepted is answered, nobody new is let in, and the process ends in time.
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import type { Agent } from 'node:http'
+import { join } from 'node:path'
+import { type TLSSocket, connect } from 'node:tls'
+import t from 'tap'
+import type { Test } from 'tap'
+import { openssl } from '../fixtures/openssl.ts'
+import { type Exit, folder } from './processes.ts'
+import { Unanswered, agentFor, post } from './requests.ts'
+import { type ServiceProcess, onEachEngine, startService } from './service-process.ts'
+import { keyAndCsr, vendBody } from './tools.ts'
+
+t.setTimeout(180_000)
+
+const ADMIT_ALL = { RATE_LIMIT_ADDRESS_MAX: '100000', RATE_LIMIT_SERIAL_MAX: '100000', MAX_EVENT_LOOP_DELAY_MS: '60000' }
+const PATH = '/v1/certificates'
+
+/** Requests of as many new devices, all with the key of one CSR that names nobody. */
+async function vends (t: Test, service: ServiceProcess, count: number): Promise<string[]> {
+  const { keyFile } = await keyAndCsr(folder(t), 'anybody')
+  const { stdout: csr } = await openssl(['req', '-new', '-key', keyFile, '-subj', '/'])
+  return await Promise.all(Array.from({ length: count }, async () => vendBody(await service.register(), csr)))
+}
+
+const keepAlive = (t: Test, service: ServiceProcess): Agent => {
+  const agent = agentFor(service.rootCa, { keepAlive: true, maxSockets: 1 })
+  t.teardown(() => agent.destroy())
+  return agent
+}
+
+async function terminate (service: ServiceProcess): Promise<{ exit: Exit, ms: number }> {
+  const began = performance.now()
+  service.signal('SIGTERM')
+  const exit = await service.ended
+  return { exit, ms: Math.round(performance.now() - began) }
+}
+
+/** One client: request after request on the connection of the one before, until no new connection is let in. */
+async function vendUntilRefused (agent: Agent, url: string, bodies: string[], onAnswer: () => void) {
+  const statuses: number[] = []
+  const broken: string[] = []
+  for (let i = 0; ; i++) {
+    try {
+      statuses.push((await post(agent, url, bodies[i % bodies.length]!)).status)
+      onAnswer()
+    } catch (cause) {
+      if (!(cause instanceof Unanswered)) throw cause
+      if (cause.sent) broken.push(cause.message)
+      else return { statuses, broken }
+    }
+  }
+}
+
+/** Something to wait for: that `count` has been called so many times. */
+function counter (times: number): { reached: Promise<void>, count: () => void } {
+  let count = () => {}
+  const reached = new Promise<void>(resolve => {
+    let left = times
+    count = () => { if (--left === 0) resolve() }
+  })
+  return { reached, count }
+}
+
+await onEachEngine(t, async (t, engine) => {
+  await t.test('under load, 40 clients vending on connections that they keep', async t => {
+    const service = await startService(t, engine, ADMIT_ALL)
+    const bodies = await vends(t, service, 800)
+    const { reached, count } = counter(120)
+    const clients = Promise.all(Array.from({ length: 40 }, async (_, i) =>
+      await vendUntilRefused(keepAlive(t, service), service.serviceUrl + PATH, bodies.slice(i * 20, i * 20 + 20), count)))
+    await reached
+    const { exit, ms } = await terminate(service)
+    const told = await clients
+    const statuses = told.flatMap(({ statuses }) => statuses)
+    t.equal(exit, 0)
+    t.ok(ms < 10_000, `ended after ${ms} ms`)
+    t.strictSame(told.flatMap(({ broken }) => broken), [], 'no request that was sent stayed without an answer')
+    t.ok(statuses.every(status => status === 201 || status === 200), `${statuses.length} requests were answered, all with a certificate`)
+    t.equal(service.output().match(/"msg":"answered"/g)?.length, statuses.length, 'the service counts as many answers as its clients')
+  })
+})
+
+// What follows is about connections, not about the table: one engine will do.
+await t.test('connections at the end', async t => {
+  const engine = { name: 'dynalite' }
+
+  await t.test('requests that arrive in the same moment as the signal, on connections that were idle', async t => {
+    const service = await startService(t, engine, ADMIT_ALL)
+    const bodies = await vends(t, service, 20)
+    const agents = bodies.map(() => keepAlive(t, service))
+    await Promise.all(bodies.map(async (body, i) => await post(agents[i]!, service.serviceUrl + PATH, body)))
+    // While it is stopped, the kernel takes the requests for it: when it goes on, they and the signal are there at once.
+    service.signal('SIGSTOP')
+    const { reached: allSent, count } = counter(bodies.length)
+    const answers = Promise.allSettled(bodies.map(async (body, i) => await post(agents[i]!, service.serviceUrl + PATH, body, count)))
+    await allSent
+    service.signal('SIGTERM')
+    service.signal('SIGCONT')
+    const outcomes = (await answers).map(answer => answer.status === 'fulfilled' ? answer.value.status : (answer.reason as Error).message)
+    t.strictSame(outcomes, bodies.map(() => 200), 'all are answered')
+    t.equal(await service.ended, 0)
+  })
+
+  await t.test('a request that is half sent at the signal is answered when the rest comes, and its connection closed', async t => {
+    const service = await startService(t, engine)
+    const [body] = await vends(t, service, 1)
+    const socket = await connection(t, service)
+    const head = `POST ${PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${body!.length}\r\n\r\n`
+    await new Promise(resolve => socket.write(head + body!.slice(0, 100), resolve))
+    // Whatever is answered after this was read after the half request.
+    await fetch(`${service.opsUrl}/livez`)
+    service.signal('SIGTERM')
+    await service.said(output => output.includes('stopping on SIGTERM') || undefined)
+    let answer = ''
+    socket.setEncoding('utf8').on('data', chunk => { answer += chunk })
+    socket.write(body!.slice(100))
+    await once(socket, 'close')
+    t.match(answer, /^HTTP\/1\.1 201 /)
+    t.match(answer, /\r\nconnection: close\r\n/i)
+    t.equal(await service.ended, 0)
+  })
+
+  await t.test('idle connections do not hold it up', async t => {
+    const service = await startService(t, engine)
+    const [body] = await vends(t, service, 1)
+    for (let i = 0; i < 20; i++) t.ok((await post(keepAlive(t, service), service.serviceUrl + PATH, body!)).status < 500)
+    const { exit, ms } = await terminate(service)
+    t.equal(exit, 0)
+    t.ok(ms < 3_000, `ended after ${ms} ms`)
+  })
+
+  await t.test('connections that never asked for anything end it late, but in time', async t => {
+    const service = await startService(t, engine)
+    for (let i = 0; i < 5; i++) await connection(t, service)
+    const { exit, ms } = await terminate(service)
+    t.equal(exit, 0)
+    t.ok(ms < 10_000, `ended after ${ms} ms`)
+  })
+
+  await t.test('with DRAIN_DELAY_MS it is unready first, and still serves', async t => {
+    const service = await startService(t, engine, { DRAIN_DELAY_MS: '2000' })
+    const [body] = await vends(t, service, 1)
+    service.signal('SIGTERM')
+    await service.said(output => output.includes('stopping on SIGTERM') || undefined)
+    const ready = await fetch(`${service.opsUrl}/readyz`)
+    t.match([ready.status, await ready.json()], [503, { status: 'draining' }])
+    const answer = await post(keepAlive(t, service), service.serviceUrl + PATH, body!)
+    t.match([answer.status, answer.headers.connection], [201, 'close'])
+    t.equal(await service.ended, 0)
+  })
+})
+
+/** A TLS connection by hand. */
+async function connection (t: Test, { serviceUrl, dir }: ServiceProcess): Promise<TLSSocket> {
+  const socket = connect({ host: '127.0.0.1', port: Number(new URL(serviceUrl).port), servername: 'localhost', ca: readFileSync(join(dir, 'root-ca.pem')) })
+  t.teardown(() => socket.destroy())
+  await once(socket, 'secureConnect')
+  socket.on('error', () => {})
+  return socket
+}
