@@ -22,7 +22,9 @@ const DeviceAnswer = Type.Object({
     at: time,
     event: Type.String(),
     requestId: Type.String(),
-    certificateId: Type.Optional(Type.String())
+    certificateId: Type.Optional(Type.String()),
+    actor: Type.Optional(Type.String()),
+    reason: Type.Optional(Type.String())
   }))
 })
 

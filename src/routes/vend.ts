@@ -34,10 +34,12 @@ const KeysAnswer = Type.Object({
 
 const PEM_CHAIN = 'application/pem-certificate-chain'
 
+interface Connection { endpoint: string, rootCaPem: string }
+
 export interface VendRoutesOptions {
   vend: (request: VendRequest) => Promise<Vended>
   /** What devices are told to connect with; the same for all. */
-  connection: () => Promise<{ endpoint: string, rootCaPem: string }>
+  connection: () => Promise<Connection>
   /** When a certificate is to be renewed, in epoch milliseconds. */
   renewAfter: (certificate: Vended['certificate']) => number
 }
@@ -65,7 +67,7 @@ export async function vendRoutes (base: FastifyInstance, options: VendRoutesOpti
     return { ...answer(request.body.serialNumber, vended, connection), keyPair }
   })
 
-  function answer (serialNumber: string, { certificate }: Vended, connection: { endpoint: string, rootCaPem: string }): Static<typeof Answer> {
+  function answer (serialNumber: string, { certificate }: Vended, connection: Connection): Static<typeof Answer> {
     const { certificateId, certificateArn, certificatePem, notAfter } = certificate
     return {
       serialNumber,
