@@ -15,7 +15,7 @@ import { observedUseCases } from './observed.ts'
 import { buildOps } from './ops.ts'
 import { authenticate } from './plugins/authenticate.ts'
 import { drain } from './plugins/drain.ts'
-import { answerUnreadable, errorHandler, sendFrameworkError } from './plugins/error-handler.ts'
+import { answerUnreadable, errorFacts, errorHandler, sendFrameworkError } from './plugins/error-handler.ts'
 import { createMetrics, requestMetrics } from './plugins/metrics.ts'
 import { overload } from './plugins/overload.ts'
 import { rateLimits } from './plugins/rate-limit.ts'
@@ -133,6 +133,7 @@ function serverOptions (config: Config, { log, tls }: Surroundings): FastifyServ
   return {
     loggerInstance: log,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
+    childLoggerFactory: (parent, bindings, options) => parent.child(bindings, { ...options, serializers: { err: errorFacts } }),
     ...(tls ? { https: { ...tls, minVersion: 'TLSv1.2', ...limits } } : { http: limits }),
     bodyLimit: 16_384,
     requestTimeout: 15_000,

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Messages } from './messages.ts'
 
 /** Why a session ended, in AWS's words (developer guide, lifecycle events). */
-export type DisconnectReason = 'AUTH_ERROR' | 'CLIENT_ERROR' | 'CLIENT_INITIATED_DISCONNECT' | 'CONNECTION_LOST' | 'DUPLICATE_CLIENTID' |
+type DisconnectReason = 'AUTH_ERROR' | 'CLIENT_ERROR' | 'CLIENT_INITIATED_DISCONNECT' | 'CONNECTION_LOST' | 'DUPLICATE_CLIENTID' |
   'MQTT_KEEP_ALIVE_TIMEOUT' | 'SERVER_INITIATED_DISCONNECT'
 
 interface Visit {

@@ -14,7 +14,7 @@ interface Shadow {
 }
 
 /** What an update leads to: the answer to whoever asked, and what subscribers are told. */
-export interface ShadowUpdate { readonly accepted: object, readonly documents: object, readonly delta: object | undefined }
+interface ShadowUpdate { readonly accepted: object, readonly documents: object, readonly delta: object | undefined }
 
 const MAX_BYTES = 8 * 1024
 /** For how long a deleted shadow that is made again goes on counting. */

@@ -9,7 +9,7 @@ export type Expression =
   | { readonly kind: 'both' | 'either', readonly left: Expression, readonly right: Expression }
   | { readonly kind: 'not', readonly operand: Expression }
 
-export type FunctionName = 'accountid' | 'clientid' | 'principal' | 'timestamp' | 'topic'
+type FunctionName = 'accountid' | 'clientid' | 'principal' | 'timestamp' | 'topic'
 
 /** A statement; an item without expression is `*`. */
 export interface Statement {

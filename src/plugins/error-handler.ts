@@ -9,6 +9,9 @@ import { problemOf, toCvmError } from './problem.ts'
 const PROBLEM_JSON = 'application/problem+json'
 const METHODS: readonly HTTPMethods[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
 
+/** For a 503 whose cause does not say when to come back: every one promises it (G9). */
+const COME_BACK_MS = 2_000
+
 interface ErrorHandlerOptions {
   /** Told of every failure that is answered. */
   onFailure: (code: ErrorCode) => void
@@ -68,7 +71,8 @@ declare module 'fastify' {
 
 function send (request: FastifyRequest, reply: FastifyReply, error: CvmError) {
   const { status } = ERRORS[error.code]
-  if (error.retryAfterMs !== undefined) reply.header('retry-after', Math.max(1, Math.ceil(error.retryAfterMs / 1000)))
+  const { retryAfterMs = status === 503 ? COME_BACK_MS : undefined } = error
+  if (retryAfterMs !== undefined) reply.header('retry-after', Math.max(1, Math.ceil(retryAfterMs / 1000)))
   // RFC 9110 wants a challenge with every 401; a device's token travels in the body, so its scheme is our own.
   if (status === 401) reply.header('www-authenticate', `${error.code === 'unauthenticated' ? 'Bearer' : 'RegistrationToken'} realm="cvm"`)
   return reply.code(status).header('cache-control', 'no-store').type(PROBLEM_JSON)
@@ -78,6 +82,11 @@ function send (request: FastifyRequest, reply: FastifyReply, error: CvmError) {
 /** For what fails before routing, such as a URL that cannot be decoded (Fastify's `frameworkErrors`). */
 export function sendFrameworkError (error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
   send(request, reply.header('x-request-id', request.id), toCvmError(error))
+}
+
+/** For errors that Fastify logs by itself, such as those of a handler that went on after its time was over: no message, no member. */
+export function errorFacts ({ name, code, stack = '' }: Partial<FastifyError>) {
+  return { name, code, frames: stack.split('\n').filter(line => /^ +at /.test(line)) }
 }
 
 /** An allow-list: SDK and parser errors carry bodies and headers, so only names and codes are logged. */

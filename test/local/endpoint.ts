@@ -6,7 +6,7 @@ import type { Test } from 'tap'
 export interface Received { path: string, headers: IncomingHttpHeaders, body: string }
 /** The answer to the nth delivery. */
 export type Behaviour = (response: ServerResponse, n: number) => void
-export interface Endpoint {
+interface Endpoint {
   url: string
   challenge: () => Promise<Received>
   deliveries: Received[]
