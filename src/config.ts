@@ -67,8 +67,8 @@ export interface Config extends Omit<Settings, 'API_KEYS' | 'CVM_LOCAL' | 'CREAT
 export interface ApiKey { name: string, role: Role, hash: string }
 
 /** The roles of API keys. */
-export const ROLES = ['operator', 'line', 'auditor'] as const
-export type Role = typeof ROLES[number]
+const ROLES = ['operator', 'line', 'auditor'] as const
+type Role = typeof ROLES[number]
 
 const API_KEY = new RegExp(`^[A-Za-z0-9._-]{1,64}:(${ROLES.join('|')}):[0-9a-f]{64}$`)
 

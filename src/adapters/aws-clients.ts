@@ -3,7 +3,7 @@ import { IoTClient } from '@aws-sdk/client-iot'
 import { StandardRetryStrategy } from '@smithy/core/retry'
 
 /** Told of every call to AWS once it has ended, retries included. `result` is `ok` or the name of the error. */
-export type ObserveCall = (service: 'dynamodb' | 'iot', operation: string, result: string, durationMs: number) => void
+type ObserveCall = (service: 'dynamodb' | 'iot', operation: string, result: string, durationMs: number) => void
 
 export interface AwsSettings {
   region: string

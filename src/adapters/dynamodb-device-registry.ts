@@ -3,7 +3,8 @@ import { type Certificate, type Device, GENERATED_KEY, type PendingOperation } f
 import type { ClaimRequest, DeviceRegistry, FencedWrite, Fulfilment, NewClaim, WriteResult } from '../vending/device-registry.ts'
 import { UNFINISHED } from './device-row.ts'
 import {
-  CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, CLAIM_IS_OURS, DeviceRows, IS_ISSUED, IS_ISSUING, IS_REGISTERED, NO_CERTIFICATE, all, claimAsSeen, claimSeen, story
+  CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, CLAIM_IS_OURS, DeviceRows,
+  IS_ISSUED, IS_ISSUING, IS_REGISTERED, NO_CERTIFICATE, all, claimAsSeen, claimSeen, story
 } from './device-rows.ts'
 
 const TOKEN_IS_RIGHT = 'tokenHash = :tokenHash'

@@ -5,7 +5,8 @@ import type { WriteResult } from '../vending/device-registry.ts'
 import type { Author, UnfinishedDevices } from '../vending/unfinished-devices.ts'
 import { UNFINISHED } from './device-row.ts'
 import {
-  CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, DeviceRows, IS_ISSUED, IS_ISSUING, NO_CERTIFICATE, all, claimAsSeen, claimSeen, orUnavailable, story, unavailable
+  CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, DeviceRows,
+  IS_ISSUED, IS_ISSUING, NO_CERTIFICATE, all, claimAsSeen, claimSeen, orUnavailable, story, unavailable
 } from './device-rows.ts'
 import { CERTIFICATE_INDEX, UNFINISHED_INDEX } from './device-table.ts'
 

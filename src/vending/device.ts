@@ -5,7 +5,7 @@ export type DeviceState = 'REGISTERED' | 'ISSUING' | 'ISSUED' | 'ACTIVE' | 'REVO
 export type Way = 'csr' | 'keys'
 
 /** The exclusive, expiring right to vend for one device. `claimId` is the fencing token of every later write. */
-export interface Claim {
+interface Claim {
   claimId: string
   claimExpiresAt: number
 }

@@ -101,7 +101,8 @@ export async function issue (run: Run): Promise<{ certificate: Certificate, keyP
   }
   const { keyPair, certificateId, certificateArn, certificatePem }: IssuedCertificate & { keyPair?: KeyPair } = made.value
   const { publicKeyFingerprint, notAfter } = readCertificate(certificatePem)
-  const certificate = { certificateId, certificateArn, certificatePem, publicKeyFingerprint, way: wishOf(run).way, issuedAt: run.now(), notAfter }
+  const { way } = wishOf(run)
+  const certificate = { certificateId, certificateArn, certificatePem, publicKeyFingerprint, way, issuedAt: run.now(), notAfter }
   const carriesOtherKey = csr && publicKeyFingerprint !== csr.publicKeyFingerprint
   if (thing.status === 'fulfilled' && !carriesOtherKey) return { certificate, ...(keyPair && { keyPair }) }
   run.certainlyNothing = await discard(run, certificateId)

@@ -34,7 +34,8 @@ for (const engine of ENGINES) {
 
     const put = (item: Record<string, { S: string } | { N: string }>) =>
       client.send(new PutItemCommand({ TableName: table, Item: item }))
-    const row = async (serialNumber: string) => (await documents.send(new GetCommand({ TableName: table, Key: { serialNumber } }))).Item ?? {}
+    const row = async (serialNumber: string) =>
+      (await documents.send(new GetCommand({ TableName: table, Key: { serialNumber } }))).Item ?? {}
 
     await t.test('a row of the old services is a registered device, and its plain token goes at the first use', async t => {
       const serialNumber = randomUUID()

@@ -42,7 +42,8 @@ export function bodyAround (right: Readonly<Record<string, fc.Arbitrary<unknown>
   return fc.tuple(some, fc.option(more, { freq: 1 })).map(([body, extra]) => ({ ...extra, ...body }))
 }
 
-const characters = (min: number, max: number) => fc.integer({ min, max }).filter(code => code !== 0x7f).map(code => String.fromCharCode(code))
+const characters = (min: number, max: number) =>
+  fc.integer({ min, max }).filter(code => code !== 0x7f).map(code => String.fromCharCode(code))
 
 /** Header values as a parser hands them on: no control characters. */
 const headerText = fc.string({ unit: characters(0x20, 0xff), maxLength: 80 })
