@@ -41,7 +41,11 @@ export function thingGroupOperations ({ arnPrefix, policies, tags, things, thing
           thingGroupId: id,
           thingGroupArn: arn,
           version,
-          thingGroupProperties: { thingGroupDescription: description, attributePayload: { attributes } },
+          thingGroupProperties: {
+            thingGroupDescription: description,
+            // Terraform reads an empty payload as one that was asked for.
+            ...(Object.keys(attributes).length === 0 ? {} : { attributePayload: { attributes } })
+          },
           thingGroupMetadata: {
             parentGroupName: parent,
             rootToParentThingGroups: thingGroups.ancestorsOf(name).map(summary),

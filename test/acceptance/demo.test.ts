@@ -1,11 +1,9 @@
 // `npm run demo`, the first thing anybody runs: its story to the end, and nothing left behind.
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { connect } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import t from 'tap'
 import type { Test } from 'tap'
-import { start } from './processes.ts'
+import { folder, start } from './processes.ts'
 
 t.setTimeout(180_000)
 
@@ -25,8 +23,7 @@ const STORY = [
 ]
 
 async function demo (t: Test, signalWhen?: string) {
-  const tmp = mkdtempSync(join(tmpdir(), 'cvm-acceptance-'))
-  t.teardown(() => rmSync(tmp, { recursive: true, force: true }))
+  const tmp = folder(t)
   const process = start(t, 'npm', ['run', '--silent', 'demo'], { TMPDIR: tmp }, true)
   if (signalWhen !== undefined) {
     await process.said(output => output.includes(signalWhen) || undefined)

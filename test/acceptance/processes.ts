@@ -30,8 +30,22 @@ export const CLI = join(ROOT, 'dist/cli/main.js')
 const PATIENCE_MS = 60_000
 const STOP_MS = 20_000
 const alive = new Set<ChildProcess>()
-// The last resort, for a test file that ends without its teardowns.
-process.once('exit', () => { for (const child of alive) child.kill('SIGKILL') })
+const folders = new Set<string>()
+
+// The last resort, for a test file that ends without its teardowns: by itself, by a signal, or by tap's alarm when it takes too long.
+process.once('exit', leaveNothing)
+process.once('SIGALRM', leaveNothing)
+for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.once(name, () => {
+    leaveNothing()
+    process.kill(process.pid, name)
+  })
+}
+
+function leaveNothing (): void {
+  for (const child of alive) child.kill('SIGKILL')
+  for (const dir of folders) rmSync(dir, { recursive: true, force: true })
+}
 
 /** Starts a program; it is gone when the test is over, however that ends. `asGroup`: signals reach its children too, as Ctrl-C does. */
 export function start (t: Test, file: string, args: readonly string[], env: Record<string, string>, asGroup = false): RunningProcess {
@@ -91,7 +105,11 @@ export async function run (t: Test, args: readonly string[], env: Record<string,
 /** A folder that is gone when the test is over. Ask for it before the processes that use it: teardowns run in reverse. */
 export function folder (t: Test): string {
   const dir = mkdtempSync(join(tmpdir(), 'cvm-acceptance-'))
-  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
+  folders.add(dir)
+  t.teardown(() => {
+    rmSync(dir, { recursive: true, force: true })
+    folders.delete(dir)
+  })
   return dir
 }
 
