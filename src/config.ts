@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
+import { createSecureContext } from 'node:tls'
 import { type Static, Type } from 'typebox'
 import envSchema from 'env-schema'
 
@@ -106,6 +107,7 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
   for (const name of ['AWS_ENDPOINT_URL_DYNAMODB', 'AWS_ENDPOINT_URL_IOT'] as const) {
     expect(!settings[name] || isHttpUrl(settings[name]), `${name} must be an http:// or https:// URL`)
   }
+  expect(isPair(settings), 'TLS_CERT_FILE and TLS_KEY_FILE must hold a certificate and its unencrypted private key, in PEM')
   for (const cidr of cidrs) expect(isCidr(cidr), `TRUST_PROXY_CIDRS must hold networks such as 10.0.0.0/16, not ${JSON.stringify(cidr)}`)
   for (const entry of keys) expect(API_KEY.test(entry), 'API_KEYS must hold entries name:role:hash as `cvm keys create` prints them')
   expect(settings.CLAIM_LIFETIME_MS > settings.VEND_DEADLINE_MS, 'CLAIM_LIFETIME_MS must be greater than VEND_DEADLINE_MS')
@@ -167,6 +169,17 @@ function isReadable (file: string): boolean {
 
 function isHttpUrl (url: string): boolean {
   return /^https?:\/\//.test(url) && URL.canParse(url)
+}
+
+/** Whether the TLS files are usable together; not judged where they are not both readable, which is a fault of its own. */
+function isPair ({ TLS_CERT_FILE: cert, TLS_KEY_FILE: key }: Settings): boolean {
+  if (!cert || !key || !isReadable(cert) || !isReadable(key)) return true
+  try {
+    createSecureContext({ cert: readFileSync(cert), key: readFileSync(key) })
+    return true
+  } catch {
+    return false
+  }
 }
 
 function isCidr (cidr: string): boolean {

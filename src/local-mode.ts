@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import type { App, Surroundings } from './app.ts'
-import type { ApiKey, Config } from './config.ts'
+import { type ApiKey, type Config, ConfigError } from './config.ts'
 import { startLocal } from './local/start.ts'
 
 /** Local mode as the process sees it: what replaces settings and surroundings, and what to say once everything listens. */
@@ -29,6 +29,9 @@ export async function startLocalMode (config: Config, log: Logger): Promise<Loca
     policyName: config.IOT_POLICY_NAME,
     region: config.AWS_REGION,
     log: log.child({ part: 'local' })
+  }).catch((error: Error) => {
+    const isAddress = (error.cause as NodeJS.ErrnoException | undefined)?.code === 'EADDRNOTAVAIL'
+    throw isAddress ? new ConfigError([`HOST ${config.HOST} is no address of this machine`]) : error
   })
   return {
     settings: {

@@ -60,7 +60,7 @@ export async function vendRoutes (base: FastifyInstance, options: VendRoutesOpti
 
   app.post('/v1/keys-and-certificates', { config, schema: { body: KeysRequest, response: { '2xx': KeysAnswer } }, preHandler }, async (request, reply) => {
     const connection = await options.connection()
-    const vended = await options.vend({ ...request.body, requestId: request.id, callerGone: request.signal })
+    const vended = await options.vend({ ...request.body, requestId: request.id, callerGone: callerGone(reply) })
     secret(reply.code(statusOf(vended)))
     const { keyPair } = vended
     if (!keyPair) throw new Error('a key-generating vend ended without a key pair')
@@ -80,6 +80,16 @@ export async function vendRoutes (base: FastifyInstance, options: VendRoutesOpti
       renewAfter: new Date(options.renewAfter(certificate)).toISOString()
     }
   }
+}
+
+/**
+ * Aborted when the connection ends before the answer is out. Not `request.signal`: on a real socket that one is aborted once the body
+ * has been read.
+ */
+function callerGone ({ raw }: FastifyReply): AbortSignal {
+  const gone = new AbortController()
+  raw.once('close', () => { if (!raw.writableFinished) gone.abort() })
+  return gone.signal
 }
 
 /** The first answer is 201; what was there already is 200. */
