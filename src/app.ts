@@ -4,25 +4,29 @@ import helmet from '@fastify/helmet'
 import { DynamoDBDocumentClient } from '@aws-sdk/lib-dynamodb'
 import Fastify, { type FastifyInstance, type FastifyServerOptions, LogController } from 'fastify'
 import type { Logger } from 'pino'
-import { type AwsSettings, dynamodbClient, iotBindingClient, iotIssuingClient } from './adapters/aws-clients.ts'
+import { type AwsSettings, dynamodbClient, iotBindingClient, iotIssuingClient, iotTendingClient } from './adapters/aws-clients.ts'
 import { ensureDeviceTable } from './adapters/device-table.ts'
 import { DynamoDbDeviceRegistry } from './adapters/dynamodb-device-registry.ts'
+import { DynamoDbUnfinishedDevices } from './adapters/dynamodb-unfinished-devices.ts'
 import { IotControlPlane } from './adapters/iot-control-plane.ts'
 import { amazonRootCas } from './adapters/trust-anchors.ts'
 import type { Config } from './config.ts'
-import { CvmError, ERRORS } from './errors.ts'
+import { observedUseCases } from './observed.ts'
 import { buildOps } from './ops.ts'
+import { authenticate } from './plugins/authenticate.ts'
 import { drain } from './plugins/drain.ts'
 import { answerUnreadable, errorFacts, errorHandler, sendFrameworkError } from './plugins/error-handler.ts'
-import { type Metrics, createMetrics, requestMetrics } from './plugins/metrics.ts'
+import { createMetrics, requestMetrics } from './plugins/metrics.ts'
 import { overload } from './plugins/overload.ts'
 import { rateLimits } from './plugins/rate-limit.ts'
+import { reconciler } from './plugins/reconciler.ts'
 import { strictInput } from './plugins/strict-input.ts'
+import { deviceRoutes } from './routes/devices.ts'
+import { reconcileRoutes } from './routes/reconcile.ts'
 import { vendRoutes } from './routes/vend.ts'
 import type { DeviceRegistry } from './vending/device-registry.ts'
 import { type TokenHasher, tokenHasher } from './vending/registration-token.ts'
 import { renewAfter } from './vending/renewal-time.ts'
-import { type VendDeps, type VendRequest, type Vended, vend } from './vending/vend.ts'
 
 /** Nothing here is a page. */
 const NO_CONTENT = { useDefaults: false, directives: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] } }
@@ -64,17 +68,23 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const dynamodb = dynamodbClient(aws)
   const issuing = iotIssuingClient(aws)
   const binding = iotBindingClient(aws)
+  const tending = iotTendingClient(aws)
   if (config.CREATE_TABLES) await ensureDeviceTable(dynamodb, config.DEVICE_TABLE)
 
-  const registry = new DynamoDbDeviceRegistry(DynamoDBDocumentClient.from(dynamodb), config.DEVICE_TABLE)
+  const documents = DynamoDBDocumentClient.from(dynamodb)
+  const registry = new DynamoDbDeviceRegistry(documents, config.DEVICE_TABLE)
+  const devices = new DynamoDbUnfinishedDevices(documents, config.DEVICE_TABLE)
   const controlPlane = new IotControlPlane({
     issuing,
     binding,
+    tending,
     policyName: config.IOT_POLICY_NAME,
     endpoint: config.IOT_ENDPOINT || undefined
   })
   const hashToken = tokenHasher(config.TOKEN_PEPPER)
   const rootCaPem = surroundings.rootCaPem ?? (config.ROOT_CA_FILE ? readFileSync(config.ROOT_CA_FILE, 'utf8') : amazonRootCas())
+
+  const useCases = observedUseCases({ config, log, metrics, registry, devices, controlPlane, hashToken })
 
   const service = Fastify(serverOptions(config, surroundings))
   service.addHook('onRequest', async (request, reply) => { reply.header('x-request-id', request.id) })
@@ -94,12 +104,16 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     onInFlight: count => metrics.inFlight.set(count)
   })
   await service.register(strictInput)
+  await service.register(authenticate, { apiKeys: config.API_KEYS })
+  await service.register(reconciler, { intervalMs: config.RECONCILE_INTERVAL_MS, devices, reconcile: useCases.reconcile, log })
 
   await service.register(vendRoutes, {
-    vend: vending({ config, log, metrics, registry, controlPlane, hashToken }),
+    vend: useCases.vend,
     connection: async () => ({ endpoint: await controlPlane.endpoint(), rootCaPem }),
     renewAfter: certificate => renewAfter(certificate, config.RENEW_AFTER_MS)
   })
+  await service.register(deviceRoutes, { registry })
+  await service.register(reconcileRoutes, { reconcile: useCases.reconcile })
   service.refuseOtherMethods()
   await service.ready()
 
@@ -109,7 +123,8 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     dependencies: { dynamodb: () => registry.find('healthz'), 'aws-iot': () => controlPlane.checkReachable() },
     now: Date.now
   })
-  return { service, ops, registry, hashToken, release: () => { for (const client of [dynamodb, issuing, binding]) client.destroy() } }
+  const release = (): void => { for (const client of [dynamodb, issuing, binding, tending]) client.destroy() }
+  return { service, ops, registry, hashToken, release }
 }
 
 function serverOptions (config: Config, { log, tls }: Surroundings): FastifyServerOptions {
@@ -135,37 +150,4 @@ function serverOptions (config: Config, { log, tls }: Surroundings): FastifyServ
 /** The caller's request id where it is a plain one, so that its logs and ours can be joined; else a new one. */
 function requestIdOf (given: string | string[] | undefined): string {
   return typeof given === 'string' && /^[A-Za-z0-9._:-]{8,64}$/.test(given) ? given : randomUUID()
-}
-
-type VendingParts = Pick<VendDeps, 'registry' | 'controlPlane' | 'hashToken'> & { config: Config, log: Logger, metrics: Metrics }
-
-/** The use case with its settings, its clock and its eyes. */
-function vending ({ config, log, metrics, ...parts }: VendingParts) {
-  const deps: VendDeps = {
-    ...parts,
-    now: Date.now,
-    newClaimId: randomUUID,
-    deadline: () => AbortSignal.timeout(config.VEND_DEADLINE_MS),
-    claimLifetimeMs: config.CLAIM_LIFETIME_MS,
-    replayWindowMs: config.REPLAY_WINDOW_MS,
-    onStep: (step, durationMs, ok) => metrics.stepSeconds.observe({ step, result: ok ? 'ok' : 'failed' }, durationMs / 1000),
-    onLeftover (what, requestId, cause) {
-      metrics.leftovers.inc({ what })
-      log.warn({ what, requestId, cause: (cause as Error).name }, 'left to reconcile')
-    }
-  }
-  return async (request: VendRequest): Promise<Vended> => {
-    const way = request.certificateSigningRequest === undefined ? 'keys' : 'csr'
-    try {
-      const vended = await vend(request, deps)
-      metrics.vends.inc({ way, outcome: vended.outcome })
-      const { requestId, serialNumber } = request
-      log.info({ requestId, serialNumber, way, outcome: vended.outcome, certificateId: vended.certificate.certificateId }, 'vended')
-      return vended
-    } catch (cause) {
-      const isRefusal = cause instanceof CvmError && ERRORS[cause.code].status < 500
-      metrics.vends.inc({ way, outcome: isRefusal ? 'refused' : 'failed' })
-      throw cause
-    }
-  }
 }

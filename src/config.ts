@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
+import { createSecureContext } from 'node:tls'
 import { type Static, Type } from 'typebox'
 import envSchema from 'env-schema'
 
@@ -34,11 +35,15 @@ export const SETTINGS = Type.Object({
   IOT_ENDPOINT: text('', 'endpoint that devices are told; asked of AWS IoT when empty'),
   ROOT_CA_FILE: text('', 'root certificates that devices are told (PEM); Amazon Root CA 1 and 3 when empty'),
   TOKEN_PEPPER: text('', 'base64 of at least 32 random bytes that key the hashes of registration tokens; required outside local mode'),
+  API_KEYS: text('', 'who may use the operator\'s routes: `name:role:hash` entries, comma-separated, as `cvm keys create` prints them'),
   CLAIM_LIFETIME_MS: timer(30_000, 'how long a worker may hold a device; longer than `VEND_DEADLINE_MS`'),
   VEND_DEADLINE_MS: timer(20_000, 'how long one vend may take'),
   REPLAY_WINDOW_MS: positive(30 * 24 * 3_600_000, 'how long after a vend the same request gets the same certificate'),
   RENEW_AFTER_MS: positive(365 * 24 * 3_600_000, 'age at which devices are told to renew'),
   AWS_CALL_TIMEOUT_MS: timer(5_000, 'time for one attempt of one AWS call'),
+  RECONCILE_INTERVAL_MS: timer(30_000, 'time between two runs of reconcile, in all replicas together'),
+  RECONCILE_BATCH: Type.Integer({ minimum: 1, maximum: 1_000, default: 200, description: 'most unfinished devices in one run' }),
+  RECONCILE_MAX_PAGES: positive(40, 'most pages of AWS IoT\'s list of certificates (250 each) in one run'),
   RATE_LIMIT_ADDRESS_MAX: positive(600, 'requests per address and window'),
   RATE_LIMIT_SERIAL_MAX: positive(10, 'vend requests per serial number and window'),
   RATE_LIMIT_WINDOW_MS: positive(60_000, 'the window of both limits'),
@@ -51,12 +56,22 @@ export const SETTINGS = Type.Object({
 type Settings = Static<typeof SETTINGS>
 
 /** The settings, checked and completed. */
-export interface Config extends Omit<Settings, 'CVM_LOCAL' | 'CREATE_TABLES' | 'TOKEN_PEPPER' | 'TRUST_PROXY_CIDRS'> {
+export interface Config extends Omit<Settings, 'API_KEYS' | 'CVM_LOCAL' | 'CREATE_TABLES' | 'TOKEN_PEPPER' | 'TRUST_PROXY_CIDRS'> {
+  API_KEYS: ApiKey[]
   CVM_LOCAL: boolean
   CREATE_TABLES: boolean
   TOKEN_PEPPER: Buffer
   TRUST_PROXY_CIDRS: string[]
 }
+
+/** Who may use the routes for people: by the SHA-256 of a key, which is random enough for a plain hash. */
+export interface ApiKey { name: string, role: Role, hash: string }
+
+/** The roles of API keys. */
+const ROLES = ['operator', 'line', 'auditor'] as const
+type Role = typeof ROLES[number]
+
+const API_KEY = new RegExp(`^[A-Za-z0-9._-]{1,64}:(${ROLES.join('|')}):[0-9a-f]{64}$`)
 
 /** The settings are not usable; `faults` names each one and what it allows. */
 export class ConfigError extends Error {
@@ -77,6 +92,7 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
   const local = settings.CVM_LOCAL ?? !isProduction
   const pepper = Buffer.from(settings.TOKEN_PEPPER, 'base64')
   const cidrs = settings.TRUST_PROXY_CIDRS.split(',').map(cidr => cidr.trim()).filter(Boolean)
+  const keys = settings.API_KEYS.split(',').map(entry => entry.trim()).filter(Boolean)
   const expect = (holds: boolean, fault: string) => { if (!holds) faults.push(fault) }
 
   expect(!(local && isProduction), 'CVM_LOCAL must not be true when NODE_ENV is production')
@@ -91,12 +107,15 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
   for (const name of ['AWS_ENDPOINT_URL_DYNAMODB', 'AWS_ENDPOINT_URL_IOT'] as const) {
     expect(!settings[name] || isHttpUrl(settings[name]), `${name} must be an http:// or https:// URL`)
   }
+  expect(isPair(settings), 'TLS_CERT_FILE and TLS_KEY_FILE must hold a certificate and its unencrypted private key, in PEM')
   for (const cidr of cidrs) expect(isCidr(cidr), `TRUST_PROXY_CIDRS must hold networks such as 10.0.0.0/16, not ${JSON.stringify(cidr)}`)
+  for (const entry of keys) expect(API_KEY.test(entry), 'API_KEYS must hold entries name:role:hash as `cvm keys create` prints them')
   expect(settings.CLAIM_LIFETIME_MS > settings.VEND_DEADLINE_MS, 'CLAIM_LIFETIME_MS must be greater than VEND_DEADLINE_MS')
   if (faults.length > 0) throw new ConfigError(faults)
 
   return {
     ...settings,
+    API_KEYS: keys.map(apiKeyOf),
     CVM_LOCAL: local,
     CREATE_TABLES: settings.CREATE_TABLES ?? local,
     HOST: settings.HOST || (local ? '127.0.0.1' : '0.0.0.0'),
@@ -124,6 +143,11 @@ function readSettings (env: Readonly<Record<string, string | undefined>>): { set
   }
 }
 
+function apiKeyOf (entry: string): ApiKey {
+  const [name = '', role, hash = ''] = entry.split(':')
+  return { name, role: role as Role, hash }
+}
+
 /** What a setting allows, in words. */
 export function allowed (name: string): string {
   const schema: { type?: string, enum?: readonly string[], minimum?: number, maximum?: number } =
@@ -145,6 +169,17 @@ function isReadable (file: string): boolean {
 
 function isHttpUrl (url: string): boolean {
   return /^https?:\/\//.test(url) && URL.canParse(url)
+}
+
+/** Whether the TLS files are usable together; not judged where they are not both readable, which is a fault of its own. */
+function isPair ({ TLS_CERT_FILE: cert, TLS_KEY_FILE: key }: Settings): boolean {
+  if (!cert || !key || !isReadable(cert) || !isReadable(key)) return true
+  try {
+    createSecureContext({ cert: readFileSync(cert), key: readFileSync(key) })
+    return true
+  } catch {
+    return false
+  }
 }
 
 function isCidr (cidr: string): boolean {

@@ -1,14 +1,14 @@
-import { randomBytes } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import type { App, Surroundings } from './app.ts'
-import type { Config } from './config.ts'
+import { type ApiKey, type Config, ConfigError } from './config.ts'
 import { startLocal } from './local/start.ts'
 
 /** Local mode as the process sees it: what replaces settings and surroundings, and what to say once everything listens. */
 export interface LocalMode {
-  settings: Pick<Config, 'AWS_ENDPOINT_URL_DYNAMODB' | 'AWS_ENDPOINT_URL_IOT'>
+  settings: Pick<Config, 'API_KEYS' | 'AWS_ENDPOINT_URL_DYNAMODB' | 'AWS_ENDPOINT_URL_IOT'>
   surroundings: Pick<Surroundings, 'tls' | 'rootCaPem' | 'credentials'>
   /** Registers the sample device, leaves the addresses in the local folder and prints what to try. */
   welcome: (app: App, urls: { serviceUrl: string, opsUrl: string }) => Promise<void>
@@ -29,9 +29,16 @@ export async function startLocalMode (config: Config, log: Logger): Promise<Loca
     policyName: config.IOT_POLICY_NAME,
     region: config.AWS_REGION,
     log: log.child({ part: 'local' })
+  }).catch((error: Error) => {
+    const isAddress = (error.cause as NodeJS.ErrnoException | undefined)?.code === 'EADDRNOTAVAIL'
+    throw isAddress ? new ConfigError([`HOST ${config.HOST} is no address of this machine`]) : error
   })
   return {
-    settings: { AWS_ENDPOINT_URL_DYNAMODB: aws.dynamodbUrl, AWS_ENDPOINT_URL_IOT: aws.iotUrl },
+    settings: {
+      API_KEYS: dir ? [...config.API_KEYS, operatorKey(join(dir, 'operator.key'))] : config.API_KEYS,
+      AWS_ENDPOINT_URL_DYNAMODB: aws.dynamodbUrl,
+      AWS_ENDPOINT_URL_IOT: aws.iotUrl
+    },
     surroundings: { tls: aws.serverTls, rootCaPem: aws.rootCaPem, credentials: { accessKeyId: 'local', secretAccessKey: 'local' } },
     async welcome (app, { serviceUrl, opsUrl }) {
       const { dynamodbUrl, iotUrl, mqttUrl } = aws
@@ -61,9 +68,21 @@ async function sampleDevice ({ registry, hashToken }: App, file: string): Promis
   return device
 }
 
+/** An operator's API key of its own for this folder; the service knows its hash, as in production. */
+function operatorKey (file: string): ApiKey {
+  const key = readKept(file) ?? `cvm_${randomBytes(32).toString('base64url')}`
+  keep(file, key)
+  return { name: 'local', role: 'operator', hash: createHash('sha256').update(key.trim()).digest('hex') }
+}
+
 function readDevice (file: string): SampleDevice | undefined {
+  const kept = readKept(file)
+  return kept === undefined ? undefined : JSON.parse(kept) as SampleDevice
+}
+
+function readKept (file: string): string | undefined {
   try {
-    return JSON.parse(readFileSync(file, 'utf8')) as SampleDevice
+    return readFileSync(file, 'utf8')
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
     throw cause
@@ -86,6 +105,7 @@ A sample device is registered: ${serialNumber} (its token is in ${join(dir, 'dem
   npm run cvm -- device enroll --device-file ${join(dir, 'demo-device.json')} --out my-device
   npm run cvm -- device connect --dir my-device
   npm run cvm -- verify my-device/iot-certificate.pem.crt
+  npm run cvm -- operator show ${serialNumber}
 
 Or with curl and openssl: see README.md. Ctrl-C stops it.
 `

@@ -41,7 +41,9 @@ async function listen (server: FastifyInstance, host: string, port: number, sett
     if (['127.0.0.1', '[::1]'].includes(url.hostname)) url.hostname = 'localhost'
     return url.origin
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw cause
+    const { code } = cause as NodeJS.ErrnoException
+    if (code === 'EADDRNOTAVAIL') throw new ConfigError([`HOST ${host} is no address of this machine`])
+    if (code !== 'EADDRINUSE') throw cause
     throw new ConfigError([`${setting} ${port} on ${host} is taken by another program: set ${setting} to a free port`])
   }
 }

@@ -3,7 +3,7 @@ import { IoTClient } from '@aws-sdk/client-iot'
 import { StandardRetryStrategy } from '@smithy/core/retry'
 
 /** Told of every call to AWS once it has ended, retries included. `result` is `ok` or the name of the error. */
-export type ObserveCall = (service: 'dynamodb' | 'iot', operation: string, result: string, durationMs: number) => void
+type ObserveCall = (service: 'dynamodb' | 'iot', operation: string, result: string, durationMs: number) => void
 
 export interface AwsSettings {
   region: string
@@ -27,7 +27,12 @@ export function iotIssuingClient (settings: AwsSettings): IoTClient {
   return observed(new IoTClient({ ...common(settings, settings.iotEndpoint), maxAttempts: 1 }), 'iot', settings.observe)
 }
 
-/** For every other IoT call: all of them may be repeated. */
+/** For looking at certificates and ending them: the SDK's own retries. */
+export function iotTendingClient (settings: AwsSettings): IoTClient {
+  return observed(new IoTClient({ ...common(settings, settings.iotEndpoint), maxAttempts: 3 }), 'iot', settings.observe)
+}
+
+/** For the calls that make a fresh certificate usable: all of them may be repeated. */
 export function iotBindingClient (settings: AwsSettings): IoTClient {
   const retryStrategy = new BindingRetry(6)
   return observed(new IoTClient({ ...common(settings, settings.iotEndpoint), retryStrategy }), 'iot', settings.observe)

@@ -1,4 +1,4 @@
-import type { Certificate, Device, DeviceState, HistoryEntry, Way } from '../vending/device.ts'
+import type { Certificate, Device, DeviceState, HistoryEntry, PendingOperation, Suspicion, Way } from '../vending/device.ts'
 
 /**
  * A row as DynamoDB holds it: flat, optional attributes absent rather than null. `deviceToken`, `certinfo` and `applyState` are
@@ -21,6 +21,11 @@ export interface DeviceRow {
   notAfter?: number
   committedAt?: number
   retiring?: Set<string>
+  pending?: PendingOperation
+  stateBefore?: DeviceState
+  suspectClaimId?: string
+  suspectSince?: number
+  suspects?: Set<string>
   history?: HistoryEntry[]
   /** Present exactly on rows that somebody must finish; the key of the sparse index. */
   unfinished?: typeof UNFINISHED
@@ -37,15 +42,25 @@ export function deviceOf (row: DeviceRow): Device {
   return {
     serialNumber: row.serialNumber,
     state: row.state ?? (wasVendedByOldService(row) ? 'ACTIVE' : 'REGISTERED'),
+    isLegacy: row.state === undefined,
     tokenHash: row.tokenHash,
     legacyToken: typeof row.deviceToken === 'string' ? row.deviceToken : undefined,
     tokenExpiresAt: row.tokenExpiresAt,
     claim: row.claimId === undefined ? undefined : { claimId: row.claimId, claimExpiresAt: row.claimExpiresAt ?? 0 },
+    lastClaimExpiresAt: row.claimExpiresAt,
     certificate: certificateOf(row),
     retiring: [...row.retiring ?? []],
+    suspicion: suspicionOf(row),
+    pending: row.pending,
+    stateBefore: row.stateBefore,
     committedAt: row.committedAt,
     history: row.history ?? []
   }
+}
+
+function suspicionOf ({ suspectClaimId, suspectSince, suspects }: DeviceRow): Suspicion | undefined {
+  if (suspectClaimId === undefined || suspectSince === undefined) return undefined
+  return { claimId: suspectClaimId, since: suspectSince, keys: [...suspects ?? []] }
 }
 
 function certificateOf (row: DeviceRow): Certificate | undefined {

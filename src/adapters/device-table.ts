@@ -3,6 +3,9 @@ import { type CreateTableCommandInput, CreateTableCommand, type DynamoDBClient, 
 /** The sparse index of unfinished rows, in the order in which their claims expire. */
 export const UNFINISHED_INDEX = 'unfinished'
 
+/** Finds the device that has a certificate. */
+export const CERTIFICATE_INDEX = 'certificate'
+
 /** The registry's table, as Terraform makes it in production. */
 function deviceTable (tableName: string): CreateTableCommandInput {
   return {
@@ -11,12 +14,17 @@ function deviceTable (tableName: string): CreateTableCommandInput {
     AttributeDefinitions: [
       { AttributeName: 'serialNumber', AttributeType: 'S' },
       { AttributeName: 'unfinished', AttributeType: 'S' },
-      { AttributeName: 'claimExpiresAt', AttributeType: 'N' }
+      { AttributeName: 'claimExpiresAt', AttributeType: 'N' },
+      { AttributeName: 'certificateId', AttributeType: 'S' }
     ],
     KeySchema: [{ AttributeName: 'serialNumber', KeyType: 'HASH' }],
     GlobalSecondaryIndexes: [{
       IndexName: UNFINISHED_INDEX,
       KeySchema: [{ AttributeName: 'unfinished', KeyType: 'HASH' }, { AttributeName: 'claimExpiresAt', KeyType: 'RANGE' }],
+      Projection: { ProjectionType: 'KEYS_ONLY' }
+    }, {
+      IndexName: CERTIFICATE_INDEX,
+      KeySchema: [{ AttributeName: 'certificateId', KeyType: 'HASH' }],
       Projection: { ProjectionType: 'KEYS_ONLY' }
     }]
   }

@@ -1,53 +1,41 @@
-import { ConditionalCheckFailedException } from '@aws-sdk/client-dynamodb'
-import { type DynamoDBDocumentClient, GetCommand, UpdateCommand } from '@aws-sdk/lib-dynamodb'
-import { unmarshall } from '@aws-sdk/util-dynamodb'
-import { CvmError } from '../errors.ts'
-import { type Certificate, type Device, type HistoryEntry, withHistory } from '../vending/device.ts'
-import type { ClaimRequest, DeviceRegistry, FencedWrite, NewClaim, WriteResult } from '../vending/device-registry.ts'
-import { type DeviceRow, UNFINISHED, deviceOf } from './device-row.ts'
+import type { DynamoDBDocumentClient } from '@aws-sdk/lib-dynamodb'
+import { type Certificate, type Device, GENERATED_KEY, type PendingOperation } from '../vending/device.ts'
+import type { ClaimRequest, DeviceRegistry, FencedWrite, Fulfilment, NewClaim, WriteResult } from '../vending/device-registry.ts'
+import { UNFINISHED } from './device-row.ts'
+import {
+  CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, CLAIM_IS_OURS, DeviceRows,
+  IS_ISSUED, IS_ISSUING, IS_REGISTERED, NO_CERTIFICATE, all, claimAsSeen, claimSeen, story
+} from './device-rows.ts'
 
-/**
- * The conditions, each part a sentence about the row. `NOT x <= y` is also true where there is no `x`. Joined without brackets
- * (AND binds before OR), which dynalite's parser takes exponentially long for.
- */
 const TOKEN_IS_RIGHT = 'tokenHash = :tokenHash'
 const TOKEN_IS_FRESH = 'NOT tokenExpiresAt <= :now'
-const IS_REGISTERED = '#state = :registered'
-const IS_ISSUING = '#state = :issuing'
-const IS_ISSUED = '#state = :issued'
-const CLAIM_HAS_EXPIRED = 'claimExpiresAt <= :now'
-const CLAIM_IS_OURS = 'claimId = :claimId'
-const CERTIFICATE_IS_THE_ONE_SEEN = 'certificateId = :certificateId'
+const CLAIM_IS_LIVE = 'claimExpiresAt > :now'
 
 /** Rows that an operator put for the old services: no state, a plain token, and not vended by them. */
 const IS_FROM_OLD_SERVICE = 'attribute_not_exists(#state)'
 const PLAIN_TOKEN_IS_RIGHT = 'deviceToken = :registrationToken'
 const WAS_NOT_VENDED_THERE = 'NOT certinfo > :empty AND NOT applyState IN (:vended, :vendedText)'
 
-interface Change { serialNumber: string, condition: string, update: string, values: Record<string, unknown> }
+const NO_WISH_IS_PENDING = 'attribute_not_exists(pending)'
+const WISH_IS_THE_ONE_SEEN = 'pending.operationId = :operationId'
+
+const END_SUSPICION = 'suspectClaimId, suspectSince, suspects'
 
 /** The device registry in one DynamoDB table, by single-item conditional writes alone. */
 export class DynamoDbDeviceRegistry implements DeviceRegistry {
-  readonly #client: DynamoDBDocumentClient
-  readonly #tableName: string
+  readonly #rows: DeviceRows
 
   constructor (client: DynamoDBDocumentClient, tableName: string) {
-    this.#client = client
-    this.#tableName = tableName
+    this.#rows = new DeviceRows(client, tableName)
   }
 
-  async find (serialNumber: string): Promise<Device | undefined> {
-    try {
-      const { Item } = await this.#client.send(new GetCommand({ TableName: this.#tableName, Key: { serialNumber }, ConsistentRead: true }))
-      return Item && deviceOf(Item as DeviceRow)
-    } catch (cause) {
-      throw unavailable(cause)
-    }
+  find (serialNumber: string): Promise<Device | undefined> {
+    return this.#rows.find(serialNumber)
   }
 
   register (device: Pick<Device, 'serialNumber' | 'tokenHash' | 'tokenExpiresAt'>, now: number, requestId: string): Promise<WriteResult> {
     const expiry = device.tokenExpiresAt === undefined ? {} : { ':tokenExpiresAt': device.tokenExpiresAt }
-    return this.#change({
+    return this.#rows.change({
       serialNumber: device.serialNumber,
       condition: 'attribute_not_exists(serialNumber)',
       update: `SET #state = :registered, tokenHash = :tokenHash, #history = :history${device.tokenExpiresAt === undefined ? '' : ', tokenExpiresAt = :tokenExpiresAt'}`,
@@ -64,11 +52,11 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
       [TOKEN_IS_RIGHT, IS_ISSUING, CLAIM_HAS_EXPIRED, TOKEN_IS_FRESH],
       [TOKEN_IS_RIGHT, IS_ISSUING, CLAIM_HAS_EXPIRED, beganForThisKey]
     ]
-    return this.#change({
+    return this.#rows.change({
       serialNumber: request.serialNumber,
-      condition: claimable.map(sentence => sentence.join(' AND ')).join(' OR '),
+      condition: claimable.map(parts => all(...parts)).join(' OR '),
       update: `SET ${newClaim(fingerprint)}, tokenHash = :tokenHash, #history = list_append(if_not_exists(#history, :none), :entry)` +
-        ` REMOVE deviceToken${fingerprint ? '' : ', publicKeyFingerprint'}`,
+        ` ADD suspects :suspects REMOVE deviceToken${fingerprint ? '' : ', publicKeyFingerprint'}`,
       values: {
         ...claimValues(claim, fingerprint),
         ':tokenHash': claim.tokenHash,
@@ -85,9 +73,9 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
   }
 
   resume (device: Device, { claimId, claimExpiresAt, now, requestId }: NewClaim): Promise<WriteResult> {
-    return this.#change({
+    return this.#rows.change({
       serialNumber: device.serialNumber,
-      condition: `${IS_ISSUED} AND ${CLAIM_HAS_EXPIRED} AND ${CERTIFICATE_IS_THE_ONE_SEEN}`,
+      condition: all(IS_ISSUED, CLAIM_HAS_EXPIRED, CERTIFICATE_IS_THE_ONE_SEEN),
       update: 'SET claimId = :claimId, claimExpiresAt = :claimExpiresAt, #history = :history',
       values: {
         ':issued': 'ISSUED',
@@ -102,10 +90,10 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
 
   supersede (device: Device, request: NewClaim & Pick<ClaimRequest, 'way' | 'publicKeyFingerprint'>): Promise<WriteResult> {
     const { publicKeyFingerprint: fingerprint, ...claim } = request
-    return this.#change({
+    return this.#rows.change({
       serialNumber: device.serialNumber,
-      condition: `${IS_ISSUED} AND ${CLAIM_HAS_EXPIRED} AND ${CERTIFICATE_IS_THE_ONE_SEEN}`,
-      update: `SET ${newClaim(fingerprint)}, #history = :history ADD retiring :superseded` +
+      condition: all(IS_ISSUED, CLAIM_HAS_EXPIRED, CERTIFICATE_IS_THE_ONE_SEEN),
+      update: `SET ${newClaim(fingerprint)}, #history = :history ADD retiring :superseded, suspects :suspects` +
         ` REMOVE certificateId, certificateArn, certificatePem, issuedAt, notAfter${fingerprint ? '' : ', publicKeyFingerprint'}`,
       values: {
         ...claimValues(claim, fingerprint),
@@ -119,48 +107,52 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
   }
 
   record (write: FencedWrite, certificate: Certificate): Promise<WriteResult> {
-    return this.#change({
+    return this.#rows.change({
       serialNumber: write.device.serialNumber,
-      condition: `${IS_ISSUING} AND ${CLAIM_IS_OURS}`,
+      condition: all(IS_ISSUING, CLAIM_IS_OURS, CLAIM_IS_LIVE),
       update: 'SET #state = :issued, certificateId = :certificateId, certificateArn = :certificateArn, certificatePem = :certificatePem,' +
-        ' publicKeyFingerprint = :fingerprint, issuedAt = :issuedAt, notAfter = :notAfter, #history = :history',
+        ' publicKeyFingerprint = :fingerprint, issuedAt = :issuedAt, notAfter = :notAfter, #history = :history' +
+        (isOurs(write) ? ` REMOVE ${END_SUSPICION}` : ''),
       values: {
         ':issuing': 'ISSUING',
         ':issued': 'ISSUED',
         ':claimId': write.claimId,
+        ':now': write.now,
         ':certificateId': certificate.certificateId,
         ':certificateArn': certificate.certificateArn,
         ':certificatePem': certificate.certificatePem,
         ':fingerprint': certificate.publicKeyFingerprint,
         ':issuedAt': certificate.issuedAt,
         ':notAfter': certificate.notAfter,
-        ':history': story(write.device, write, 'issued', certificate.certificateId)
+        ':history': story(write.device, write, 'issued', { certificateId: certificate.certificateId })
       }
     })
   }
 
   commit (write: FencedWrite): Promise<WriteResult> {
-    // A row that still has certificates to clean up stays in the index, ordered by the claim's end.
-    const finished = write.device.retiring.length === 0 ? ', claimExpiresAt, unfinished' : ''
-    return this.#change({
+    // A row with something left to clean up stays in the index, ordered by the claim's end.
+    const { retiring, suspicion } = write.device
+    const finished = retiring.length === 0 && !suspicion ? ', claimExpiresAt, unfinished' : ''
+    return this.#rows.change({
       serialNumber: write.device.serialNumber,
-      condition: `${IS_ISSUED} AND ${CLAIM_IS_OURS}`,
+      condition: all(IS_ISSUED, CLAIM_IS_OURS, NO_WISH_IS_PENDING),
       update: `SET #state = :active, committedAt = :now, tokenSpentAt = :now, #history = :history REMOVE claimId${finished}`,
       values: {
         ':issued': 'ISSUED',
         ':active': 'ACTIVE',
         ':claimId': write.claimId,
         ':now': write.now,
-        ':history': story(write.device, write, 'activated', write.device.certificate?.certificateId)
+        ':history': story(write.device, write, 'activated', { certificateId: write.device.certificate?.certificateId ?? '' })
       }
     })
   }
 
-  release (write: FencedWrite): Promise<WriteResult> {
-    return this.#change({
+  release (write: FencedWrite, certainlyNothing: boolean): Promise<WriteResult> {
+    return this.#rows.change({
       serialNumber: write.device.serialNumber,
-      condition: `${CLAIM_IS_OURS} AND #state IN (:issuing, :issued)`,
-      update: 'SET claimExpiresAt = :now, #history = list_append(#history, :entry)',
+      condition: all(CLAIM_IS_OURS, '#state IN (:issuing, :issued)'),
+      update: 'SET claimExpiresAt = :now, #history = list_append(#history, :entry)' +
+        (certainlyNothing && isOurs(write) ? ` REMOVE ${END_SUSPICION}` : ''),
       values: {
         ':issuing': 'ISSUING',
         ':issued': 'ISSUED',
@@ -171,32 +163,66 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
     })
   }
 
-  async #change ({ serialNumber, condition, update, values }: Change): Promise<WriteResult> {
-    const expressions = `${condition} ${update}`
-    const names = Object.fromEntries(['state', 'history'].filter(name => expressions.includes(`#${name}`)).map(name => [`#${name}`, name]))
-    try {
-      const { Attributes } = await this.#client.send(new UpdateCommand({
-        TableName: this.#tableName,
-        Key: { serialNumber },
-        ConditionExpression: condition,
-        UpdateExpression: update,
-        ...(Object.keys(names).length > 0 && { ExpressionAttributeNames: names }),
-        ExpressionAttributeValues: values,
-        ReturnValues: 'ALL_NEW',
-        ReturnValuesOnConditionCheckFailure: 'ALL_OLD'
-      }))
-      return { applied: true, device: deviceOf(Attributes as DeviceRow) }
-    } catch (cause) {
-      if (!(cause instanceof ConditionalCheckFailedException)) throw unavailable(cause)
-      // Some stand-ins for DynamoDB send no old item; a read right after decides as well, only later.
-      const device = cause.Item ? deviceOf(unmarshall(cause.Item) as DeviceRow) : await this.find(serialNumber)
-      return { applied: false, device }
-    }
+  intend (device: Device, pending: PendingOperation, author: { now: number, requestId: string, expiresAt: number }): Promise<WriteResult> {
+    return this.#rows.change({
+      serialNumber: device.serialNumber,
+      condition: 'attribute_exists(serialNumber)',
+      update: 'SET pending = :pending, unfinished = :unfinished, claimExpiresAt = if_not_exists(claimExpiresAt, :expiresAt)',
+      values: { ':pending': pending, ':unfinished': UNFINISHED, ':expiresAt': author.expiresAt }
+    })
+  }
+
+  fulfil (device: Device, change: Fulfilment, author: { now: number, requestId: string }): Promise<WriteResult> {
+    const { certificate, pending } = device
+    const { certificateId = '' } = certificate ?? {}
+    const { tokenHash, tokenExpiresAt, stateBefore } = change
+    const told = { actor: pending?.actor ?? '', reason: pending?.reason ?? '', ...(certificate && { certificateId }) }
+    const history = change.event ? story(device, author, change.event, told) : device.history
+    const token = tokenHash ? setOrRemove({ tokenHash, tokenExpiresAt, tokenSpentAt: undefined, deviceToken: undefined }) : setOrRemove({})
+    const before = setOrRemove({ stateBefore })
+    const retires = change.retiresCertificate && certificate
+    return this.#rows.change({
+      serialNumber: device.serialNumber,
+      condition: all(
+        WISH_IS_THE_ONE_SEEN, device.isLegacy ? 'attribute_not_exists(#state)' : '#state = :seen', claimAsSeen(device),
+        certificate ? CERTIFICATE_IS_THE_ONE_SEEN : 'attribute_not_exists(certificateId)'
+      ),
+      update: `SET #state = :to, #history = :history${token.set}${before.set} REMOVE pending, claimId${token.remove}${before.remove}` +
+        (change.retiresCertificate ? `, ${NO_CERTIFICATE}, way, committedAt, certinfo, applyState` : '') +
+        (retires ? ' ADD retiring :retiring' : ''),
+      values: {
+        ':operationId': pending?.operationId,
+        ...(device.isLegacy ? {} : { ':seen': device.state }),
+        ...claimSeen(device),
+        ...(certificate && { ':certificateId': certificateId }),
+        ...(retires && { ':retiring': new Set([certificateId]) }),
+        ':to': change.to,
+        ':history': history,
+        ...token.values,
+        ...before.values
+      }
+    })
   }
 }
 
+/** Sets what is given, and takes the rest away. */
+function setOrRemove (attributes: Record<string, unknown>): { set: string, remove: string, values: Record<string, unknown> } {
+  const [given, missing] = [true, false].map(is => Object.keys(attributes).filter(name => (attributes[name] !== undefined) === is))
+  return {
+    set: given?.map(name => `, ${name} = :${name}`).join('') ?? '',
+    remove: missing?.map(name => `, ${name}`).join('') ?? '',
+    values: Object.fromEntries(given?.map(name => [`:${name}`, attributes[name]]) ?? [])
+  }
+}
+
+/** Whether the suspicion began with this very claim, so that this claim knows how it ends. */
+function isOurs ({ device, claimId }: FencedWrite): boolean {
+  return device.suspicion?.claimId === claimId
+}
+
 function newClaim (fingerprint: string | undefined): string {
-  return '#state = :issuing, claimId = :claimId, claimExpiresAt = :claimExpiresAt, way = :way, unfinished = :unfinished' +
+  return '#state = :issuing, claimId = :claimId, claimExpiresAt = :claimExpiresAt, way = :way, unfinished = :unfinished,' +
+    ' suspectClaimId = if_not_exists(suspectClaimId, :claimId), suspectSince = if_not_exists(suspectSince, :now)' +
     (fingerprint ? ', publicKeyFingerprint = :fingerprint' : '')
 }
 
@@ -207,14 +233,7 @@ function claimValues (claim: Pick<ClaimRequest, 'claimId' | 'claimExpiresAt' | '
     ':claimExpiresAt': claim.claimExpiresAt,
     ':way': claim.way,
     ':unfinished': UNFINISHED,
+    ':suspects': new Set([fingerprint ?? GENERATED_KEY]),
     ...(fingerprint && { ':fingerprint': fingerprint })
   }
-}
-
-function story (device: Device, { now, requestId }: Pick<FencedWrite, 'now' | 'requestId'>, event: HistoryEntry['event'], certificateId?: string) {
-  return withHistory(device, { at: now, event, requestId, ...(certificateId && { certificateId }) })
-}
-
-function unavailable (cause: unknown): CvmError {
-  return new CvmError('registry-unavailable', { retryAfterMs: 2_000, cause })
 }

@@ -1,19 +1,28 @@
 import {
   AttachPolicyCommand, AttachThingPrincipalCommand, CreateCertificateFromCsrCommand, CreateKeysAndCertificateCommand,
-  CreateThingCommand, DeleteCertificateCommand, DescribeEndpointCommand, type IoTClient, UpdateCertificateCommand
+  CreateThingCommand, DeleteCertificateCommand, DescribeCertificateCommand, DescribeEndpointCommand, DetachPolicyCommand,
+  DetachThingPrincipalCommand, type IoTClient, ListCertificatesCommand, UpdateCertificateCommand, paginateListAttachedPolicies,
+  paginateListPrincipalThings
 } from '@aws-sdk/client-iot'
 import { CvmError } from '../errors.ts'
-import { CertificateStateConflict, type ControlPlane, type IssuedCertificate, type KeyPair } from '../vending/control-plane.ts'
+import {
+  CertificateStateConflict, type ControlPlane, type IssuedCertificate, type KeyPair, type ListedCertificate
+} from '../vending/control-plane.ts'
 
 interface IotSettings {
   /** Never retries. */
   issuing: IoTClient
-  /** Retries within bounds. */
+  /** Retries within bounds, also for what is not there yet. */
   binding: IoTClient
+  /** Retries within bounds. */
+  tending: IoTClient
   policyName: string
   /** A fixed endpoint for devices; asked of AWS IoT when absent. */
   endpoint: string | undefined
 }
+
+/** The most that AWS IoT lists at a time. */
+const PAGE_SIZE = 250
 
 /** AWS IoT's control plane through the SDK. */
 export class IotControlPlane implements ControlPlane {
@@ -78,9 +87,63 @@ export class IotControlPlane implements ControlPlane {
 
   async deleteUnbound (certificateId: string, signal: AbortSignal): Promise<void> {
     try {
-      await this.#settings.issuing.send(new DeleteCertificateCommand({ certificateId }), { abortSignal: signal })
+      await this.#settings.tending.send(new DeleteCertificateCommand({ certificateId }), { abortSignal: signal })
     } catch (cause) {
       if (nameOf(cause) !== 'ResourceNotFoundException') throw failureOf(cause)
+    }
+  }
+
+  async listRecent (since: number, maxPages: number, signal: AbortSignal) {
+    const certificates: ListedCertificate[] = []
+    let marker: string | undefined
+    for (let page = 0; page < maxPages; page++) {
+      const command = new ListCertificatesCommand({ pageSize: PAGE_SIZE, ascendingOrder: false, ...(marker && { marker }) })
+      const answer = await failing(this.#settings.tending.send(command, { abortSignal: signal }))
+      for (const { certificateId = '', status = '', creationDate } of answer.certificates ?? []) {
+        const createdAt = creationDate?.getTime() ?? 0
+        if (createdAt < since) return { certificates, complete: true }
+        certificates.push({ certificateId, status, createdAt })
+      }
+      marker = answer.nextMarker
+      if (!marker) return { certificates, complete: true }
+    }
+    return { certificates, complete: false }
+  }
+
+  async describe (certificateId: string, signal: AbortSignal): Promise<{ status: string, certificatePem: string } | undefined> {
+    const description = await this.#describeCertificate(certificateId, signal)
+    return description && { status: description.status ?? '', certificatePem: description.certificatePem ?? '' }
+  }
+
+  async dispose (certificateId: string, signal: AbortSignal): Promise<boolean> {
+    const { tending } = this.#settings
+    const principal = (await this.#describeCertificate(certificateId, signal))?.certificateArn
+    if (!principal) return true
+    const options = { abortSignal: signal }
+    try {
+      await tending.send(new UpdateCertificateCommand({ certificateId, newStatus: 'REVOKED' }), options)
+      for await (const { things = [] } of paginateListPrincipalThings({ client: tending }, { principal }, options)) {
+        for (const thingName of things) await tending.send(new DetachThingPrincipalCommand({ thingName, principal }), options)
+      }
+      for await (const { policies = [] } of paginateListAttachedPolicies({ client: tending }, { target: principal }, options)) {
+        for (const { policyName } of policies) await tending.send(new DetachPolicyCommand({ policyName, target: principal }), options)
+      }
+      await tending.send(new DeleteCertificateCommand({ certificateId }), options)
+      return true
+    } catch (cause) {
+      if (nameOf(cause) === 'ResourceNotFoundException') return true
+      if (['DeleteConflictException', 'CertificateStateException'].includes(nameOf(cause))) return false
+      throw failureOf(cause)
+    }
+  }
+
+  async #describeCertificate (certificateId: string, signal: AbortSignal) {
+    try {
+      const command = new DescribeCertificateCommand({ certificateId })
+      return (await this.#settings.tending.send(command, { abortSignal: signal })).certificateDescription
+    } catch (cause) {
+      if (nameOf(cause) === 'ResourceNotFoundException') return undefined
+      throw failureOf(cause)
     }
   }
 

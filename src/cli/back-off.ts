@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { NoAnswer, post } from './client.ts'
+import { NoAnswer, send } from './client.ts'
 import { EXIT, Failure } from './failure.ts'
-import type { Answer, Service } from './client.ts'
+import type { Answer, Call, Service } from './client.ts'
 import type { Problem } from './failure.ts'
 
 /** How long to go on, and the outside world that a test replaces. */
@@ -21,17 +21,21 @@ const FIRST_MS = 500
 const LONGEST_MS = 20_000
 const ATTEMPT_MS = 30_000
 
+/** POSTs JSON until there is a final answer: the same bytes each time, so that the service recognises a repetition. */
+export function postUntilAnswered (service: Service, path: string, message: object, patience: Patience): Promise<Reply> {
+  return untilAnswered(service, { path, body: Buffer.from(JSON.stringify(message)) }, patience)
+}
+
 /**
- * POSTs JSON until there is a final answer: the same bytes each time, so that the service recognises a repetition. Waits as
- * `Retry-After` says, else exponentially with full jitter. Throws a `Failure`: 3 refused, 4 no answer or "later" until the deadline.
+ * Calls until there is a final answer. Waits as `Retry-After` says, else exponentially with full jitter. Throws a `Failure`: 3 refused,
+ * 4 no answer or "later" until the deadline.
  */
-export async function postUntilAnswered (service: Service, path: string, message: object, patience: Patience): Promise<Reply> {
+export async function untilAnswered (service: Service, call: Call, patience: Patience): Promise<Reply> {
   const { timeoutMs, attemptMs = ATTEMPT_MS, now = Date.now, sleep = delay, random = Math.random, onWait } = patience
-  const body = Buffer.from(JSON.stringify(message))
   const deadline = now() + timeoutMs
   for (let attempt = 0; ; attempt++) {
     const left = Math.max(1, deadline - now())
-    const answer = await post(service, path, body, Math.min(attemptMs, left)).catch(passing)
+    const answer = await send(service, call, Math.min(attemptMs, left)).catch(passing)
     if (answer instanceof NoAnswer) {
       const ms = jittered(attempt, random)
       if (now() + ms >= deadline) throw unreachable(service, timeoutMs, attempt + 1, answer)

@@ -3,8 +3,14 @@ import { request as requestHttps } from 'node:https'
 import type { IncomingHttpHeaders, RequestOptions } from 'node:http'
 import { EXIT, Failure, codeOf, messageOf } from './failure.ts'
 
-/** Where the service is, and the authorities (PEM) its certificate is checked against; Node's own roots when there are none. */
-export interface Service { readonly url: URL, readonly ca?: string }
+/**
+ * Where the service is, the authorities (PEM) its certificate is checked against (Node's own roots when there are none), and the API
+ * key for the routes that want one.
+ */
+export interface Service { readonly url: URL, readonly ca?: string, readonly apiKey?: string }
+
+/** A call: a GET without a body, a POST with one. */
+export interface Call { readonly path: string, readonly body?: Buffer }
 
 export interface Answer { readonly status: number, readonly headers: IncomingHttpHeaders, readonly text: string }
 
@@ -38,16 +44,21 @@ export function isThisMachine (url: URL): boolean {
 }
 
 /**
- * POSTs once and reads the whole answer, whatever its status. Throws `NoAnswer` when trying again may help, a `Failure` when it
+ * Calls once and reads the whole answer, whatever its status. Throws `NoAnswer` when trying again may help, a `Failure` when it
  * will not (certificate not trusted, not HTTP, more than 256 KiB).
  */
-export async function post (service: Service, path: string, body: Buffer, timeoutMs: number): Promise<Answer> {
+export async function send (service: Service, { path, body }: Call, timeoutMs: number): Promise<Answer> {
   const url = new URL(path, service.url)
   const options: RequestOptions & { ca?: string } = {
-    method: 'POST',
+    method: body === undefined ? 'GET' : 'POST',
     agent: false,
     signal: AbortSignal.timeout(timeoutMs),
-    headers: { 'content-type': 'application/json', 'content-length': body.length, accept: 'application/json', 'user-agent': 'cvm' },
+    headers: {
+      ...(body && { 'content-type': 'application/json', 'content-length': body.length }),
+      ...(service.apiKey && { authorization: `Bearer ${service.apiKey}` }),
+      accept: 'application/json',
+      'user-agent': 'cvm'
+    },
     ...(service.ca === undefined ? {} : { ca: service.ca })
   }
   try {
@@ -57,7 +68,7 @@ export async function post (service: Service, path: string, body: Buffer, timeou
   }
 }
 
-function exchange (url: URL, options: RequestOptions, body: Buffer): Promise<Answer> {
+function exchange (url: URL, options: RequestOptions, body: Buffer | undefined): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const request = (url.protocol === 'https:' ? requestHttps : requestHttp)(url, options, response => {
       const chunks: Buffer[] = []

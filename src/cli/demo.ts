@@ -15,7 +15,7 @@ export function demoCommand (): Command {
     .action(async () => await runDemo())
 }
 
-/** Runs the demo; whatever happens, Ctrl-C included, the service is stopped and its folder removed. Throws a `Failure`. */
+/** Runs the demo; whatever happens, Ctrl-C included, the service is stopped and its folder removed. Throws a `Failure`. @public */
 export async function runDemo (server?: string): Promise<void> {
   const interrupt = new AbortController()
   const { signal } = interrupt

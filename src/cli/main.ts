@@ -4,6 +4,8 @@ import { Command, CommanderError } from 'commander'
 import { demoCommand } from './demo.ts'
 import { deviceCommand } from './device.ts'
 import { EXIT, Failure, describe } from './failure.ts'
+import { keysCommand } from './keys.ts'
+import { operatorCommand } from './operator.ts'
 import { verifyCommand } from './verify.ts'
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
@@ -23,7 +25,8 @@ const program = new Command('cvm')
   .version(version)
   .addHelpText('after', EXIT_CODES)
   .exitOverride()
-for (const command of [deviceCommand(), verifyCommand(), demoCommand()]) program.addCommand(inherit(command))
+const commands = [deviceCommand(), operatorCommand(), keysCommand(), verifyCommand(), demoCommand()]
+for (const command of commands) program.addCommand(inherit(command))
 
 try {
   await program.parseAsync()

@@ -5,7 +5,7 @@ import type { AddressInfo, Server } from 'node:net'
 type PortSetting = 'LOCAL_IOT_PORT' | 'LOCAL_MQTT_PORT' | 'LOCAL_DYNAMODB_PORT'
 
 /** A port could not be had; says which setting would change it. */
-export class PortUnavailableError extends Error {
+class PortUnavailableError extends Error {
   readonly setting: PortSetting
 
   constructor (setting: PortSetting, host: string, port: number, cause: unknown) {

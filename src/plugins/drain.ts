@@ -1,17 +1,32 @@
-import type { Socket } from 'node:net'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { Server, type Socket } from 'node:net'
 import fp from 'fastify-plugin'
 
+/** How long a connection without a request is kept while draining: a request may be on its way on it, and cutting would lose it. */
+const LINGER_MS = 1_000
+const SWEEP_MS = 50
+
 /**
- * Graceful close. Fastify's own closes the sockets that are idle at that moment; one that is answering then keeps alive for over
- * a minute. So answers say `connection: close` while draining, and sockets are looked at again until none is left. Those that never
- * finish their TLS handshake are unknown to the HTTP server, yet keep it open: hence a list of our own for the last resort.
+ * Graceful close. Fastify's own cuts the connections that are idle at that moment, whatever is on its way on them, and waits over a
+ * minute for those that are answering, because they keep alive. Here only the listener is closed; answers say `connection: close`;
+ * after a while connections without a request are cut, also those that never sent one or never finished their TLS handshake.
  */
 export const drain = fp(async app => {
   let draining = false
   const sockets = new Set<Socket>()
+  const busy = new Map<string, number>()
   app.server.on('connection', (socket: Socket) => {
     sockets.add(socket)
     socket.once('close', () => sockets.delete(socket))
+  })
+  app.server.on('request', ({ socket }: IncomingMessage, response: ServerResponse) => {
+    const peer = peerOf(socket)
+    busy.set(peer, (busy.get(peer) ?? 0) + 1)
+    response.once('close', () => {
+      const left = (busy.get(peer) ?? 1) - 1
+      if (left > 0) busy.set(peer, left)
+      else busy.delete(peer)
+    })
   })
   app.addHook('onSend', async (_request, reply) => {
     if (draining) reply.header('connection', 'close')
@@ -20,13 +35,22 @@ export const drain = fp(async app => {
   app.decorate('drain', async (delayMs: number, timeoutMs: number) => {
     draining = true
     if (delayMs > 0) await new Promise(resolve => setTimeout(resolve, delayMs))
-    const sweep = setInterval(() => app.server.closeIdleConnections(), 50)
-    const force = setTimeout(() => { for (const socket of sockets) socket.destroy() }, timeoutMs)
-    await app.close()
+    const cut = (which: (socket: Socket) => boolean): void => { for (const socket of sockets) if (which(socket)) socket.destroy() }
+    const start = Date.now()
+    const sweep = setInterval(() => { if (Date.now() - start > LINGER_MS) cut(socket => !busy.has(peerOf(socket))) }, SWEEP_MS)
+    const force = setTimeout(() => cut(() => true), timeoutMs)
+    // Not the HTTP server's own close, which cuts at once.
+    await new Promise(resolve => Server.prototype.close.call(app.server, resolve))
     clearInterval(sweep)
     clearTimeout(force)
+    await app.close()
   })
 }, { name: 'drain' })
+
+/** The same for a connection and for the TLS connection on top of it. */
+function peerOf ({ remoteAddress, remotePort }: Socket): string {
+  return `${remoteAddress} ${remotePort}`
+}
 
 declare module 'fastify' {
   interface FastifyInstance {

@@ -12,6 +12,9 @@ const METHODS: readonly HTTPMethods[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 
 /** For a 503 whose cause does not say when to come back: every one promises it (G9). */
 const COME_BACK_MS = 2_000
 
+/** The most of a body too large that is read to its end, so that its sender sees the answer. */
+const BEARABLE_BYTES = 1_048_576
+
 interface ErrorHandlerOptions {
   /** Told of every failure that is answered. */
   onFailure: (code: ErrorCode) => void
@@ -23,6 +26,8 @@ export const errorHandler = fp<ErrorHandlerOptions>(async (app, { onFailure }) =
     const error = toCvmError(thrown)
     onFailure(error.code)
     log(request, error)
+    // Fastify would close at once, and the reset for the unread rest can overtake the answer; Node reads and drops a bearable rest.
+    if (error.code === 'body-too-large' && Number(request.headers['content-length']) <= BEARABLE_BYTES) reply.removeHeader('connection')
     return send(request, reply, error)
   })
   // Fastify would read the body first, and answer for that; and the plugin counts no request that has no route.
@@ -32,6 +37,8 @@ export const errorHandler = fp<ErrorHandlerOptions>(async (app, { onFailure }) =
     await limitAddress.call(app, request, reply)
     throw new CvmError('not-found')
   })
+  // Node alone would answer an unknown expectation without a problem document; it may as well be ignored (RFC 9110 section 10.1.1).
+  app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
   app.setNotFoundHandler(() => { throw new CvmError('not-found') })
   answerWrongMethods(app)
 }, { name: 'error-handler', dependencies: ['@fastify/rate-limit'] })
@@ -50,6 +57,7 @@ function answerWrongMethods (app: FastifyInstance): void {
       app.route({
         url,
         method: METHODS.filter(method => !methods.has(method)),
+        config: { access: 'device' },
         schema: { hide: true } as object,
         onRequest: [app.rateLimit(), async (_request, reply) => {
           reply.header('allow', allow)
@@ -72,8 +80,8 @@ function send (request: FastifyRequest, reply: FastifyReply, error: CvmError) {
   const { status } = ERRORS[error.code]
   const { retryAfterMs = status === 503 ? COME_BACK_MS : undefined } = error
   if (retryAfterMs !== undefined) reply.header('retry-after', Math.max(1, Math.ceil(retryAfterMs / 1000)))
-  // RFC 9110 wants a challenge with every 401; the token travels in the body, so the scheme is our own.
-  if (status === 401) reply.header('www-authenticate', 'RegistrationToken realm="cvm"')
+  // RFC 9110 wants a challenge with every 401; a device's token travels in the body, so its scheme is our own.
+  if (status === 401) reply.header('www-authenticate', `${error.code === 'unauthenticated' ? 'Bearer' : 'RegistrationToken'} realm="cvm"`)
   return reply.code(status).header('cache-control', 'no-store').type(PROBLEM_JSON)
     .serializer((body: unknown) => JSON.stringify(body)).send(problemOf(error, request.id))
 }

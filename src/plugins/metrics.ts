@@ -25,6 +25,14 @@ export function createMetrics (build: { version: string, node: string }) {
       name: 'cvm_aws_call_duration_seconds', help: 'Time of calls to AWS, retries included', labelNames: ['service', 'operation'], buckets: SECONDS, registers
     }),
     leftovers: new Counter({ name: 'cvm_leftovers_total', help: 'Clean-ups that failed and are left to reconcile', labelNames: ['what'], registers }),
+    reconcileActions: new Counter({
+      name: 'cvm_reconcile_actions_total', help: 'What reconcile did, by step and outcome', labelNames: ['step', 'outcome'], registers
+    }),
+    reconcileBacklog: new Gauge({ name: 'cvm_reconcile_backlog', help: 'Unfinished devices after the last run, up to one batch', registers }),
+    reconcileLastRun: new Gauge({ name: 'cvm_reconcile_last_run_timestamp_seconds', help: 'When this replica last ran reconcile', registers }),
+    drift: new Gauge({
+      name: 'cvm_drift', help: 'Recent certificates whose state in AWS IoT and in the registry differ; 0 expected', registers
+    }),
     rateLimited: new Counter({ name: 'cvm_rate_limited_total', help: 'Requests refused by a rate limit', labelNames: ['limit'], registers }),
     inFlight: new Gauge({ name: 'cvm_http_requests_in_flight', help: 'Requests being worked on', registers }),
     requestSeconds: new Histogram({

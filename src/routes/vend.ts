@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyReply } from 'fastify'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { type Static, Type } from 'typebox'
 import { SERIAL_NUMBER, thingNameOf } from '../vending/names.ts'
-import type { VendRequest, Vended } from '../vending/vend.ts'
+import type { VendRequest, Vended } from '../vending/vend-steps.ts'
 
 const serialNumber = Type.String({ pattern: SERIAL_NUMBER, description: 'becomes the thing name and the MQTT client id' })
 const registrationToken = Type.String({ minLength: 1, maxLength: 256, description: 'the one-time secret of the device' })
@@ -34,10 +34,12 @@ const KeysAnswer = Type.Object({
 
 const PEM_CHAIN = 'application/pem-certificate-chain'
 
+interface Connection { endpoint: string, rootCaPem: string }
+
 export interface VendRoutesOptions {
   vend: (request: VendRequest) => Promise<Vended>
   /** What devices are told to connect with; the same for all. */
-  connection: () => Promise<{ endpoint: string, rootCaPem: string }>
+  connection: () => Promise<Connection>
   /** When a certificate is to be renewed, in epoch milliseconds. */
   renewAfter: (certificate: Vended['certificate']) => number
 }
@@ -46,8 +48,9 @@ export interface VendRoutesOptions {
 export async function vendRoutes (base: FastifyInstance, options: VendRoutesOptions): Promise<void> {
   const app = base.withTypeProvider<TypeBoxTypeProvider>()
   const preHandler = app.limitSerial
+  const config = { access: 'device' } as const
 
-  app.post('/v1/certificates', { schema: { body: CsrRequest, response: { '2xx': Answer } }, preHandler }, async (request, reply) => {
+  app.post('/v1/certificates', { config, schema: { body: CsrRequest, response: { '2xx': Answer } }, preHandler }, async (request, reply) => {
     const connection = await options.connection()
     const vended = await options.vend({ ...request.body, requestId: request.id })
     secret(reply.code(statusOf(vended)))
@@ -55,16 +58,16 @@ export async function vendRoutes (base: FastifyInstance, options: VendRoutesOpti
     return reply.type(PEM_CHAIN).serializer((pem: unknown) => String(pem)).send(vended.certificate.certificatePem as never)
   })
 
-  app.post('/v1/keys-and-certificates', { schema: { body: KeysRequest, response: { '2xx': KeysAnswer } }, preHandler }, async (request, reply) => {
+  app.post('/v1/keys-and-certificates', { config, schema: { body: KeysRequest, response: { '2xx': KeysAnswer } }, preHandler }, async (request, reply) => {
     const connection = await options.connection()
-    const vended = await options.vend({ ...request.body, requestId: request.id, callerGone: request.signal })
+    const vended = await options.vend({ ...request.body, requestId: request.id, callerGone: callerGone(reply) })
     secret(reply.code(statusOf(vended)))
     const { keyPair } = vended
     if (!keyPair) throw new Error('a key-generating vend ended without a key pair')
     return { ...answer(request.body.serialNumber, vended, connection), keyPair }
   })
 
-  function answer (serialNumber: string, { certificate }: Vended, connection: { endpoint: string, rootCaPem: string }): Static<typeof Answer> {
+  function answer (serialNumber: string, { certificate }: Vended, connection: Connection): Static<typeof Answer> {
     const { certificateId, certificateArn, certificatePem, notAfter } = certificate
     return {
       serialNumber,
@@ -77,6 +80,16 @@ export async function vendRoutes (base: FastifyInstance, options: VendRoutesOpti
       renewAfter: new Date(options.renewAfter(certificate)).toISOString()
     }
   }
+}
+
+/**
+ * Aborted when the connection ends before the answer is out. Not `request.signal`: on a real socket that one is aborted once the body
+ * has been read.
+ */
+function callerGone ({ raw }: FastifyReply): AbortSignal {
+  const gone = new AbortController()
+  raw.once('close', () => { if (!raw.writableFinished) gone.abort() })
+  return gone.signal
 }
 
 /** The first answer is 201; what was there already is 200. */

@@ -16,6 +16,9 @@ export class CertificateStateConflict extends Error {
   override name = 'CertificateStateConflict'
 }
 
+/** A line of AWS IoT's list of certificates. */
+export interface ListedCertificate { certificateId: string, status: string, createdAt: number }
+
 /**
  * The part of AWS IoT's control plane that vending needs.
  *
@@ -50,6 +53,18 @@ export interface ControlPlane {
 
   /** DeleteCertificate of an INACTIVE certificate that nothing is attached to; one that is gone counts as deleted. */
   deleteUnbound (certificateId: string, signal: AbortSignal): Promise<void>
+
+  /** ListCertificates, newest first, back to `since` or for `maxPages` pages; `complete` tells which of the two ended it. */
+  listRecent (since: number, maxPages: number, signal: AbortSignal): Promise<{ certificates: ListedCertificate[], complete: boolean }>
+
+  /** DescribeCertificate; undefined when AWS IoT has none of that id. */
+  describe (certificateId: string, signal: AbortSignal): Promise<{ status: string, certificatePem: string } | undefined>
+
+  /**
+   * Ends a certificate for good, in AWS's order: REVOKED, things and policies detached, deleted. May be repeated at any point.
+   * False when AWS IoT is not ready to delete it yet, because detaching takes it some seconds; one that is gone counts as deleted.
+   */
+  dispose (certificateId: string, signal: AbortSignal): Promise<boolean>
 
   /** The account's `iot:Data-ATS` endpoint; asked for once. */
   endpoint (): Promise<string>

@@ -1,4 +1,4 @@
-import type { Certificate, Device, Way } from './device.ts'
+import type { Certificate, Device, DeviceEvent, DeviceState, PendingOperation, Way } from './device.ts'
 
 /** What a worker must present to take a claim. */
 export interface ClaimRequest {
@@ -17,6 +17,18 @@ export interface ClaimRequest {
 
 /** A claim on a device whose token has been checked. */
 export type NewClaim = Pick<ClaimRequest, 'claimId' | 'claimExpiresAt' | 'now' | 'requestId'>
+
+/** What an operator's wish makes of a device. */
+export interface Fulfilment {
+  to: DeviceState
+  /** Absent where the device is so already. */
+  event?: DeviceEvent
+  /** The certificate joins `retiring` and is no longer the device's. */
+  retiresCertificate: boolean
+  stateBefore?: DeviceState
+  tokenHash?: string
+  tokenExpiresAt?: number
+}
 
 /** The outcome of a conditional write: it applied, or it did not and this is the row that was in the way. */
 export type WriteResult =
@@ -57,12 +69,24 @@ export interface DeviceRegistry {
   /** `ISSUED` under an expired claim → `ISSUING` for another key; the certificate never handed out joins `retiring`. */
   supersede (device: Device, claim: NewClaim & Pick<ClaimRequest, 'way' | 'publicKeyFingerprint'>): Promise<WriteResult>
 
-  /** `ISSUING` under this claim → `ISSUED` with this certificate. */
+  /**
+   * `ISSUING` under this claim, which has not expired → `ISSUED` with this certificate. Ends the suspicion that this claim began; one
+   * that an earlier claim left stays.
+   */
   record (write: FencedWrite, certificate: Certificate): Promise<WriteResult>
 
   /** `ISSUED` under this claim → `ACTIVE`; the token is spent. */
   commit (write: FencedWrite): Promise<WriteResult>
 
-  /** Lets this claim expire at once, so that a retry need not wait for it; the state stays, for the next worker or reconcile. */
-  release (write: FencedWrite): Promise<WriteResult>
+  /**
+   * Lets this claim expire at once, so that a retry need not wait for it; the state stays, for the next worker or reconcile. Ends the
+   * suspicion that this claim began where AWS IoT has `certainlyNothing` of it.
+   */
+  release (write: FencedWrite, certainlyNothing: boolean): Promise<WriteResult>
+
+  /** Writes down an operator's wish, whatever the state; a later wish replaces one that is not yet fulfilled. */
+  intend (device: Device, pending: PendingOperation, author: { now: number, requestId: string, expiresAt: number }): Promise<WriteResult>
+
+  /** Fulfils the wish seen: applies only to the device exactly as seen, by state, claim and certificate. */
+  fulfil (device: Device, change: Fulfilment, author: { now: number, requestId: string }): Promise<WriteResult>
 }

@@ -5,10 +5,25 @@ export type DeviceState = 'REGISTERED' | 'ISSUING' | 'ISSUED' | 'ACTIVE' | 'REVO
 export type Way = 'csr' | 'keys'
 
 /** The exclusive, expiring right to vend for one device. `claimId` is the fencing token of every later write. */
-export interface Claim {
+interface Claim {
   claimId: string
   claimExpiresAt: number
 }
+
+/**
+ * AWS IoT may hold a certificate that was made for the device and never recorded: an attempt ended between asking for one and
+ * recording it. Stays until reconcile has looked.
+ */
+export interface Suspicion {
+  /** The first attempt that left it; whoever records under this claim knows that nothing is amiss. */
+  claimId: string
+  since: number
+  /** The public keys asked for, by fingerprint; {@link GENERATED_KEY} for one that AWS IoT was to make. */
+  keys: readonly string[]
+}
+
+/** Stands for a key that AWS IoT makes, in {@link Suspicion}. */
+export const GENERATED_KEY = 'generated'
 
 /** The certificate that a device was or is about to be given. */
 export interface Certificate {
@@ -22,12 +37,35 @@ export interface Certificate {
   notAfter: number
 }
 
+/** What has been done to a device: by its requests, by operators, by reconcile. */
+export type DeviceEvent =
+  | 'registered' | 'claimed' | 'resumed' | 'superseded' | 'issued' | 'activated' | 'released'
+  | 'reset' | 'revoked' | 'disabled' | 'enabled' | 'decommissioned'
+  | 'freed' | 'abandoned' | 'disposed'
+
 /** One line of a device's story. */
 export interface HistoryEntry {
   at: number
-  event: 'registered' | 'claimed' | 'resumed' | 'superseded' | 'issued' | 'activated' | 'released'
+  event: DeviceEvent
   requestId: string
   certificateId?: string
+  /** Who asked for it, and why; for what operators do. */
+  actor?: string
+  reason?: string
+}
+
+/** What operators do to a device (DESIGN sections 4 and 5). */
+export type Operation = 'reset' | 'revoke' | 'disable' | 'enable' | 'decommission'
+
+/** An operator's wish that has been written down and is not yet fulfilled everywhere. */
+export interface PendingOperation {
+  operation: Operation
+  operationId: string
+  actor: string
+  reason: string
+  /** For `reset`: the hash of the new token. */
+  tokenHash?: string
+  tokenExpiresAt?: number
 }
 
 /** How many lines of history a device keeps; the oldest go first. */
@@ -39,14 +77,22 @@ export interface Device {
   state: DeviceState
   /** Keyed hash of the registration token; the token itself is stored nowhere. */
   tokenHash: string | undefined
+  /** Made by the old services and not changed since: its state is what their attributes say. */
+  isLegacy: boolean
   /** A row made by the old services holds its token in plain text until its first use replaces it. */
   legacyToken: string | undefined
   /** The token may not start a vend from then on; a vend that has begun may be finished. */
   tokenExpiresAt: number | undefined
   claim: Claim | undefined
+  /** When the last claim ends or ended; kept while anything is left to finish. */
+  lastClaimExpiresAt: number | undefined
   certificate: Certificate | undefined
   /** Ids of certificates that must be REVOKED in AWS IoT before a newer one may become ACTIVE. */
   retiring: readonly string[]
+  suspicion: Suspicion | undefined
+  pending: PendingOperation | undefined
+  /** What a disabled device goes back to. */
+  stateBefore: DeviceState | undefined
   committedAt: number | undefined
   history: readonly HistoryEntry[]
 }

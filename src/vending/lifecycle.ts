@@ -1,10 +1,38 @@
 import { CvmError } from '../errors.ts'
-import type { Certificate, Device, Way } from './device.ts'
+import type { Certificate, Device, DeviceState, Operation, Way } from './device.ts'
+import type { Fulfilment } from './device-registry.ts'
 
 /** What a vend request wants, once its token is known to be right. */
 export interface Wish {
   way: Way
   publicKeyFingerprint: string | undefined
+}
+
+/**
+ * What an operator's wish makes of a device in its state; `undefined` when it is so already. Raises `CvmError('state-conflict')`
+ * where the state does not allow it.
+ */
+export function fulfilmentOf (device: Device, operation: Operation): Fulfilment | undefined {
+  const { state, stateBefore = 'REGISTERED' } = device
+  if (state === 'DECOMMISSIONED' && operation !== 'decommission') throw conflict(state, operation)
+  switch (operation) {
+    case 'decommission': return state === 'DECOMMISSIONED' ? undefined : { to: 'DECOMMISSIONED', event: 'decommissioned', retiresCertificate: true }
+    case 'reset': return { to: 'REGISTERED', event: 'reset', retiresCertificate: true }
+    case 'revoke': return state === 'REVOKED' ? undefined : { to: 'REVOKED', event: 'revoked', retiresCertificate: false }
+    case 'disable':
+      if (state === 'REVOKED') throw conflict(state, operation)
+      // A claim ends with being disabled, so what it was taken from is what the device goes back to.
+      return state === 'DISABLED'
+        ? undefined
+        : { to: 'DISABLED', event: 'disabled', retiresCertificate: false, stateBefore: state === 'ISSUING' ? 'REGISTERED' : state }
+    case 'enable':
+      if (state === 'REVOKED') throw conflict(state, operation)
+      return state === 'DISABLED' ? { to: stateBefore, event: 'enabled', retiresCertificate: false } : undefined
+  }
+}
+
+function conflict (state: DeviceState, operation: Operation): CvmError {
+  return new CvmError('state-conflict', { detail: `a device that is ${state} cannot be changed by ${operation}` })
 }
 
 /** What to do about a device that could not be claimed. */

@@ -1,68 +1,9 @@
-import { CvmError } from '../errors.ts'
-import { readCertificate } from '../x509/certificate.ts'
-import { type Csr, checkCsr } from '../x509/csr.ts'
-import { claim } from './claim.ts'
-import { CertificateStateConflict, type ControlPlane, type IssuedCertificate, type KeyPair } from './control-plane.ts'
-import type { Certificate, Device } from './device.ts'
-import type { DeviceRegistry, FencedWrite, WriteResult } from './device-registry.ts'
-import { decide } from './lifecycle.ts'
-import { thingNameOf } from './names.ts'
-import type { TokenHasher } from './registration-token.ts'
-
-/** The steps of a vend, in their order. */
-export type VendStep = 'check' | 'claim' | 'issue' | 'record' | 'bind' | 'commit'
-
-/** What a device asks for: a certificate for the key of its CSR, or a certificate with a key pair made for it. */
-export interface VendRequest {
-  serialNumber: string
-  registrationToken: string
-  requestId: string
-  /** Absent: AWS IoT makes the key pair. */
-  certificateSigningRequest?: string
-  /** Aborted when nobody is left to take the answer; a key pair that nobody takes is not committed. */
-  callerGone?: AbortSignal
-}
-
-/** A vended certificate. `keyPair` is there only in the one answer that made it. */
-export interface Vended {
-  outcome: 'vended' | 'resumed' | 'replayed'
-  certificate: Certificate
-  keyPair?: KeyPair
-}
-
-export interface VendDeps {
-  registry: DeviceRegistry
-  controlPlane: ControlPlane
-  hashToken: TokenHasher
-  /** Epoch milliseconds. */
-  now: () => number
-  newClaimId: () => string
-  /** A signal that aborts when a vend has had its time, which must be shorter than a claim lives. */
-  deadline: () => AbortSignal
-  claimLifetimeMs: number
-  replayWindowMs: number
-  /** Told how long each step took, and whether it ended well. */
-  onStep: (step: VendStep, durationMs: number, ok: boolean) => void
-  /** Told of a clean-up that failed and is left to reconcile. */
-  onLeftover: (what: 'certificate' | 'claim', requestId: string, cause: unknown) => void
-}
-
-/** Another worker, or an operator, changed the device while we held it. */
-class ClaimLost extends Error {
-  readonly device: Device | undefined
-  constructor (device: Device | undefined) {
-    super('the claim was lost')
-    this.device = device
-  }
-}
-
-/** One run of the use case: what its steps share. */
-interface Run extends VendDeps {
-  request: VendRequest
-  csr: Csr | undefined
-  claimId: string
-  signal: AbortSignal
-}
+import type { KeyPair } from './control-plane.ts'
+import type { Device } from './device.ts'
+import {
+  ClaimLost, type Run, type VendDeps, type VendRequest, type VendStep, type Vended,
+  answerFrom, bind, check, commit, giveBack, issue, record, takeClaim
+} from './vend-steps.ts'
 
 /**
  * Vends a certificate: the six steps of DESIGN section 4, intent before act, every write after the claim fenced by `claimId`.
@@ -71,7 +12,7 @@ interface Run extends VendDeps {
 export async function vend (request: VendRequest, deps: VendDeps): Promise<Vended> {
   // 1. Check the CSR: nothing is written and AWS IoT is not called before this.
   const csr = await timed(deps, 'check', async () => check(request))
-  const run: Run = { ...deps, request, csr, claimId: deps.newClaimId(), signal: deps.deadline() }
+  const run: Run = { ...deps, request, csr, claimId: deps.newClaimId(), signal: deps.deadline(), certainlyNothing: true }
   // 2. Claim the device, or find that the answer is there already.
   const claimed = await timed(deps, 'claim', () => takeClaim(run))
   if (claimed.kind === 'replay') return { outcome: 'replayed', certificate: claimed.certificate }
@@ -83,7 +24,7 @@ export async function vend (request: VendRequest, deps: VendDeps): Promise<Vende
       const issued = await timed(deps, 'issue', () => issue(run))
       keyPair = issued.keyPair
       // 4. Record it before anybody can use it.
-      device = await timed(deps, 'record', () => record(run, device, issued))
+      device = await timed(deps, 'record', () => record(run, device, issued.certificate))
     }
     // 5. Bind it to thing and policy, retire what it replaces, make it ACTIVE.
     await timed(deps, 'bind', () => bind(run, device))
@@ -97,132 +38,25 @@ export async function vend (request: VendRequest, deps: VendDeps): Promise<Vende
   }
 }
 
-function check ({ serialNumber, certificateSigningRequest }: VendRequest): Csr | undefined {
-  return certificateSigningRequest === undefined ? undefined : checkCsr(certificateSigningRequest, { serialNumber })
-}
-
-function takeClaim (run: Run) {
-  const { serialNumber, registrationToken, requestId } = run.request
-  const now = run.now()
-  const tokenHash = run.hashToken(serialNumber, registrationToken)
-  return claim({
-    serialNumber,
-    registrationToken,
-    tokenHash,
-    ...wishOf(run),
-    claimId: run.claimId,
-    now,
-    claimExpiresAt: now + run.claimLifetimeMs,
-    requestId
-  }, run)
-}
-
-/** AWS IoT makes a new certificate at every call, so one that cannot be used is deleted before the failure is passed on. */
-async function issue (run: Run): Promise<IssuedCertificate & { keyPair?: KeyPair }> {
-  const { controlPlane, csr, signal } = run
-  const [made, thing] = await Promise.allSettled([
-    csr ? controlPlane.createCertificateFromCsr(csr.pem, signal) : controlPlane.createKeysAndCertificate(signal),
-    controlPlane.ensureThing(thingNameOf(run.request.serialNumber), signal)
-  ])
-  if (made.status === 'rejected') throw made.reason
-  const { value } = made
-  const carriesOtherKey = csr && readCertificate(value.certificatePem).publicKeyFingerprint !== csr.publicKeyFingerprint
-  if (thing.status === 'fulfilled' && !carriesOtherKey) return value
-  await discard(run, value.certificateId)
-  throw thing.status === 'rejected' ? thing.reason : new CvmError('aws-iot-refused', { detail: 'the certificate carries another key' })
-}
-
-async function record (run: Run, device: Device, issued: IssuedCertificate): Promise<Device> {
-  const { certificateId, certificateArn, certificatePem } = issued
-  const { publicKeyFingerprint, notAfter } = readCertificate(certificatePem)
-  const way = wishOf(run).way
-  const certificate = { certificateId, certificateArn, certificatePem, publicKeyFingerprint, way, issuedAt: run.now(), notAfter }
-  const result = await run.registry.record(fence(run, device), certificate)
-  if (hasCertificate(result, certificateId)) return result.device
-  await discard(run, certificateId)
-  throw new ClaimLost(result.device)
-}
-
-async function bind (run: Run, device: Device): Promise<void> {
-  const { controlPlane, signal } = run
-  const { certificateArn, certificateId } = certificateOf(device)
-  await Promise.all([
-    controlPlane.bind(certificateArn, thingNameOf(device.serialNumber), signal),
-    ...device.retiring.map(retired => controlPlane.revoke(retired, signal))
-  ])
+/**
+ * Finishes what another worker left in `ISSUED`, as the next request of the device would: steps 5 and 6 under a claim of our own.
+ * False when somebody else has taken the device meanwhile. Raises `CvmError`.
+ */
+export async function finish (device: Device, requestId: string, deps: VendDeps): Promise<boolean> {
+  const request = { serialNumber: device.serialNumber, registrationToken: '', requestId }
+  const run: Run = { ...deps, request, csr: undefined, claimId: deps.newClaimId(), signal: deps.deadline(), certainlyNothing: true }
+  const now = deps.now()
+  const resumed = await deps.registry.resume(device, { claimId: run.claimId, claimExpiresAt: now + deps.claimLifetimeMs, now, requestId })
+  if (!resumed.applied) return false
   try {
-    await controlPlane.activate(certificateId, signal)
+    await bind(run, resumed.device)
+    await commit(run, resumed.device)
+    return true
   } catch (cause) {
-    if (!(cause instanceof CertificateStateConflict)) throw cause
-    throw new ClaimLost(await run.registry.find(device.serialNumber))
+    if (cause instanceof ClaimLost) return false
+    await giveBack(run, resumed.device)
+    throw cause
   }
-}
-
-async function commit (run: Run, device: Device): Promise<Certificate> {
-  const certificate = certificateOf(device)
-  if (certificate.way === 'keys' && run.request.callerGone?.aborted) {
-    throw new CvmError('deadline-exceeded', { detail: 'the caller went away before the key pair could be handed over' })
-  }
-  const result = await run.registry.commit(fence(run, device))
-  if (result.applied) return certificate
-  const now = result.device
-  if (now?.state === 'ACTIVE' && hasCertificate(result, certificate.certificateId)) return certificate
-  await makeAwsAgree(run, certificate.certificateId, now)
-  throw new ClaimLost(now)
-}
-
-/** The device left our hands with its certificate ACTIVE in AWS IoT: it must not stay so unless the registry says the same. */
-async function makeAwsAgree (run: Run, certificateId: string, device: Device | undefined): Promise<void> {
-  const isStillIts = device?.certificate?.certificateId === certificateId
-  if (isStillIts && (device.state === 'ISSUED' || device.state === 'ACTIVE')) return
-  try {
-    if (isStillIts && device.state === 'DISABLED') await run.controlPlane.deactivate(certificateId, run.signal)
-    else await run.controlPlane.revoke(certificateId, run.signal)
-  } catch (cause) {
-    if (!(cause instanceof CertificateStateConflict)) throw cause
-  }
-}
-
-/** What the row that overtook us says to this request. */
-function answerFrom (device: Device | undefined, run: Run): Vended {
-  if (!device) throw new CvmError('device-not-authorized')
-  const decision = decide(device, wishOf(run), { now: run.now(), replayWindowMs: run.replayWindowMs })
-  if (decision.kind === 'replay') return { outcome: 'replayed', certificate: decision.certificate }
-  throw decision.kind === 'refuse' ? decision.error : new CvmError('vend-in-progress', { retryAfterMs: 1_000 })
-}
-
-async function giveBack (run: Run, device: Device): Promise<void> {
-  try {
-    await run.registry.release(fence(run, device))
-  } catch (cause) {
-    run.onLeftover('claim', run.request.requestId, cause)
-  }
-}
-
-/** Deletes a certificate that was just made and never used. */
-async function discard (run: Run, certificateId: string): Promise<void> {
-  try {
-    await run.controlPlane.deleteUnbound(certificateId, run.signal)
-  } catch (cause) {
-    run.onLeftover('certificate', run.request.requestId, cause)
-  }
-}
-
-function hasCertificate (result: WriteResult, certificateId: string): result is WriteResult & { device: Device } {
-  return result.device?.certificate?.certificateId === certificateId
-}
-
-function certificateOf (device: Device): Certificate {
-  if (!device.certificate) throw new Error(`a device in ${device.state} has no certificate`)
-  return device.certificate
-}
-
-function wishOf ({ csr }: Run): { way: 'csr' | 'keys', publicKeyFingerprint: string | undefined } {
-  return { way: csr ? 'csr' : 'keys', publicKeyFingerprint: csr?.publicKeyFingerprint }
-}
-
-function fence (run: Run, device: Device): FencedWrite {
-  return { device, claimId: run.claimId, now: run.now(), requestId: run.request.requestId }
 }
 
 async function timed<T> (deps: VendDeps, step: VendStep, work: () => Promise<T>): Promise<T> {

@@ -5,15 +5,19 @@ import { DynamoDBDocumentClient, GetCommand } from '@aws-sdk/lib-dynamodb'
 import t, { type Test } from 'tap'
 import { ensureDeviceTable } from '../../src/adapters/device-table.ts'
 import { DynamoDbDeviceRegistry } from '../../src/adapters/dynamodb-device-registry.ts'
-import { type Certificate, type Device, HISTORY_LIMIT } from '../../src/vending/device.ts'
-import type { ClaimRequest, DeviceRegistry, WriteResult } from '../../src/vending/device-registry.ts'
+import { DynamoDbUnfinishedDevices } from '../../src/adapters/dynamodb-unfinished-devices.ts'
+import { HISTORY_LIMIT } from '../../src/vending/device.ts'
+import type { DeviceRegistry } from '../../src/vending/device-registry.ts'
 import { ENGINES, clientOf } from '../fixtures/engines.ts'
 import { ModelRegistry } from '../fixtures/model-registry.ts'
+import { unfinishedContract } from './unfinished-contract.ts'
+import { LATER, NOW, certificate, claim, fence, issuedDevice, must, registered, request } from './devices.ts'
 
-const NOW = 1_700_000_000_000
-const LATER = NOW + 60_000
-
-await t.test('model', async t => { await contract(t, new ModelRegistry()) })
+await t.test('model', async t => {
+  const registry = new ModelRegistry()
+  await contract(t, registry)
+  await unfinishedContract(t, registry, registry)
+})
 
 for (const engine of ENGINES) {
   await t.test(engine.name, async t => {
@@ -26,10 +30,12 @@ for (const engine of ENGINES) {
     const documents = DynamoDBDocumentClient.from(client)
     const registry = new DynamoDbDeviceRegistry(documents, table)
     await contract(t, registry)
+    await unfinishedContract(t, registry, new DynamoDbUnfinishedDevices(documents, table))
 
     const put = (item: Record<string, { S: string } | { N: string }>) =>
       client.send(new PutItemCommand({ TableName: table, Item: item }))
-    const row = async (serialNumber: string) => (await documents.send(new GetCommand({ TableName: table, Key: { serialNumber } }))).Item ?? {}
+    const row = async (serialNumber: string) =>
+      (await documents.send(new GetCommand({ TableName: table, Key: { serialNumber } }))).Item ?? {}
 
     await t.test('a row of the old services is a registered device, and its plain token goes at the first use', async t => {
       const serialNumber = randomUUID()
@@ -139,8 +145,8 @@ async function contract (t: Test, registry: DeviceRegistry): Promise<void> {
   await t.test('release: the next claim need not wait; a stranger cannot', async t => {
     const { serialNumber } = await registered(registry)
     const claimed = must(await registry.claim(request(serialNumber)))
-    t.notOk((await registry.release(fence(claimed, 'stranger'))).applied)
-    must(await registry.release(fence(claimed)))
+    t.notOk((await registry.release(fence(claimed, 'stranger'), false)).applied)
+    must(await registry.release(fence(claimed), false))
     t.ok((await registry.claim(request(serialNumber, { claimId: 'b', now: NOW + 1 }))).applied)
     t.notOk((await registry.record(fence(claimed), certificate('c1'))).applied, 'who gave it back no longer has it')
   })
@@ -168,42 +174,9 @@ async function contract (t: Test, registry: DeviceRegistry): Promise<void> {
     const { serialNumber } = await registered(registry)
     let device = must(await registry.claim(request(serialNumber)))
     for (let n = 0; n < HISTORY_LIMIT + 5; n++) {
-      device = must(await registry.release(fence(device)))
+      device = must(await registry.release(fence(device), false))
       device = must(await registry.claim(request(serialNumber, { now: NOW + 1 })))
     }
     t.equal(must(await registry.record(fence(device), certificate('c1'))).history.length, HISTORY_LIMIT)
   })
-}
-
-async function registered (registry: DeviceRegistry, tokenExpiresAt?: number): Promise<Device> {
-  return must(await registry.register({ serialNumber: randomUUID(), tokenHash: 'hash', tokenExpiresAt }, NOW, 'r'))
-}
-
-async function issuedDevice (registry: DeviceRegistry): Promise<Device> {
-  const { serialNumber } = await registered(registry)
-  const claimed = must(await registry.claim(request(serialNumber)))
-  return must(await registry.record(fence(claimed), certificate('c1')))
-}
-
-function request (serialNumber: string, changes: Partial<ClaimRequest> = {}): ClaimRequest {
-  const { now = NOW } = changes
-  const common = { registrationToken: 'token', tokenHash: 'hash', way: 'csr', publicKeyFingerprint: 'key', ...claim('a', now) } as const
-  return { serialNumber, ...common, ...changes }
-}
-
-function claim (claimId: string, now: number) {
-  return { claimId, claimExpiresAt: now + 30_000, now, requestId: 'r' }
-}
-
-function fence (device: Device, claimId = 'a') {
-  return { device, claimId, now: NOW, requestId: 'r' }
-}
-
-function certificate (certificateId: string): Certificate {
-  return { certificateId, certificateArn: `arn/${certificateId}`, certificatePem: 'pem', publicKeyFingerprint: 'key', way: 'csr', issuedAt: NOW, notAfter: LATER }
-}
-
-function must (result: WriteResult): Device {
-  if (!result.applied) throw new Error(`the write did not apply: ${JSON.stringify(result.device)}`)
-  return result.device
 }

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { type IncomingMessage, type ServerResponse, createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import t, { type Test } from 'tap'
-import { iotBindingClient, iotIssuingClient } from '../../src/adapters/aws-clients.ts'
+import { iotBindingClient, iotIssuingClient, iotTendingClient } from '../../src/adapters/aws-clients.ts'
 import { IotControlPlane } from '../../src/adapters/iot-control-plane.ts'
 import { CertificateStateConflict } from '../../src/vending/control-plane.ts'
 
@@ -100,12 +100,13 @@ async function scripted (t: Test, answers: Answer[], callTimeoutMs = 250) {
     credentials: { accessKeyId: 'test', secretAccessKey: 'test' },
     observe: () => {}
   }
-  const [issuing, binding] = [iotIssuingClient(settings), iotBindingClient(settings)]
+  const [issuing, binding, tending] = [iotIssuingClient(settings), iotBindingClient(settings), iotTendingClient(settings)]
   t.teardown(() => {
     issuing.destroy()
     binding.destroy()
+    tending.destroy()
     server.closeAllConnections()
     server.close()
   })
-  return { plane: new IotControlPlane({ issuing, binding, policyName: 'policy', endpoint: undefined }), requests }
+  return { plane: new IotControlPlane({ issuing, binding, tending, policyName: 'policy', endpoint: undefined }), requests }
 }

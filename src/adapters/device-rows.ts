@@ -1,0 +1,98 @@
+import { ConditionalCheckFailedException } from '@aws-sdk/client-dynamodb'
+import { type DynamoDBDocumentClient, GetCommand, UpdateCommand } from '@aws-sdk/lib-dynamodb'
+import { unmarshall } from '@aws-sdk/util-dynamodb'
+import { CvmError } from '../errors.ts'
+import { type Device, type HistoryEntry, withHistory } from '../vending/device.ts'
+import type { WriteResult } from '../vending/device-registry.ts'
+import { type DeviceRow, deviceOf } from './device-row.ts'
+
+/** The parts of conditions, each a sentence about the row. `NOT x <= y` is also true where there is no `x`. */
+export const IS_REGISTERED = '#state = :registered'
+export const IS_ISSUING = '#state = :issuing'
+export const IS_ISSUED = '#state = :issued'
+export const CLAIM_HAS_EXPIRED = 'claimExpiresAt <= :now'
+export const CLAIM_IS_OURS = 'claimId = :claimId'
+export const CERTIFICATE_IS_THE_ONE_SEEN = 'certificateId = :certificateId'
+
+/** What a row that has no certificate is without. */
+export const NO_CERTIFICATE = 'certificateId, certificateArn, certificatePem, publicKeyFingerprint, issuedAt, notAfter'
+
+/** The claim, or its absence, as it was seen. */
+export function claimAsSeen ({ claim }: Device): string {
+  return claim ? CLAIM_IS_OURS : 'attribute_not_exists(claimId)'
+}
+
+/** The values that {@link claimAsSeen} needs. */
+export function claimSeen ({ claim }: Device): Record<string, unknown> {
+  return claim ? { ':claimId': claim.claimId } : {}
+}
+
+/** Joins parts of a condition. Without brackets, which dynalite's parser takes exponentially long for. */
+export function all (...parts: readonly string[]): string {
+  return parts.join(' AND ')
+}
+
+/** One conditional write. */
+export interface Change { serialNumber: string, condition: string, update: string, values: Record<string, unknown> }
+
+/** The rows of the registry's table: reads, and single-item conditional writes that say what was in their way. */
+export class DeviceRows {
+  readonly client: DynamoDBDocumentClient
+  readonly tableName: string
+
+  constructor (client: DynamoDBDocumentClient, tableName: string) {
+    this.client = client
+    this.tableName = tableName
+  }
+
+  async find (serialNumber: string): Promise<Device | undefined> {
+    const get = new GetCommand({ TableName: this.tableName, Key: { serialNumber }, ConsistentRead: true })
+    const { Item } = await orUnavailable(this.client.send(get))
+    return Item && deviceOf(Item as DeviceRow)
+  }
+
+  async change ({ serialNumber, condition, update, values }: Change): Promise<WriteResult> {
+    const expressions = `${condition} ${update}`
+    const names = Object.fromEntries(['state', 'history'].filter(name => expressions.includes(`#${name}`)).map(name => [`#${name}`, name]))
+    const command = new UpdateCommand({
+      TableName: this.tableName,
+      Key: { serialNumber },
+      ConditionExpression: condition,
+      UpdateExpression: update,
+      ...(Object.keys(names).length > 0 && { ExpressionAttributeNames: names }),
+      ...(Object.keys(values).length > 0 && { ExpressionAttributeValues: values }),
+      ReturnValues: 'ALL_NEW',
+      ReturnValuesOnConditionCheckFailure: 'ALL_OLD'
+    })
+    try {
+      const { Attributes } = await this.client.send(command)
+      return { applied: true, device: deviceOf(Attributes as DeviceRow) }
+    } catch (cause) {
+      if (!(cause instanceof ConditionalCheckFailedException)) throw unavailable(cause)
+      // Some stand-ins for DynamoDB send no old item; a read right after decides as well, only later.
+      const device = cause.Item ? deviceOf(unmarshall(cause.Item) as DeviceRow) : await this.find(serialNumber)
+      return { applied: false, device }
+    }
+  }
+}
+
+/** The device's history with one line more. */
+export function story (
+  device: Device, { now, requestId }: { now: number, requestId: string }, event: HistoryEntry['event'], more: Partial<HistoryEntry> = {}
+) {
+  return withHistory(device, { at: now, event, requestId, ...more })
+}
+
+/** Passes a call on; its failure becomes `CvmError('registry-unavailable')`. */
+export async function orUnavailable<T> (call: Promise<T>): Promise<T> {
+  try {
+    return await call
+  } catch (cause) {
+    throw unavailable(cause)
+  }
+}
+
+/** A failure of DynamoDB, after which nobody can tell whether a write applied. */
+export function unavailable (cause: unknown): CvmError {
+  return new CvmError('registry-unavailable', { retryAfterMs: 2_000, cause })
+}

@@ -1,0 +1,156 @@
+import { ConditionalCheckFailedException } from '@aws-sdk/client-dynamodb'
+import { type DynamoDBDocumentClient, QueryCommand, UpdateCommand } from '@aws-sdk/lib-dynamodb'
+import type { Device } from '../vending/device.ts'
+import type { WriteResult } from '../vending/device-registry.ts'
+import type { Author, UnfinishedDevices } from '../vending/unfinished-devices.ts'
+import { UNFINISHED } from './device-row.ts'
+import {
+  CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, DeviceRows,
+  IS_ISSUED, IS_ISSUING, NO_CERTIFICATE, all, claimAsSeen, claimSeen, orUnavailable, story, unavailable
+} from './device-rows.ts'
+import { CERTIFICATE_INDEX, UNFINISHED_INDEX } from './device-table.ts'
+
+/** Rows of the table that are no devices have a character in their key that no serial number has. */
+const LEASE_PREFIX = '#lease/'
+
+/** The unfinished devices in the registry's table, by its sparse index. */
+export class DynamoDbUnfinishedDevices implements UnfinishedDevices {
+  readonly #rows: DeviceRows
+
+  constructor (client: DynamoDBDocumentClient, tableName: string) {
+    this.#rows = new DeviceRows(client, tableName)
+  }
+
+  async list (now: number, limit: number): Promise<Device[]> {
+    const { Items = [] } = await orUnavailable(this.#rows.client.send(new QueryCommand({ ...this.#waiting(now), Limit: limit })))
+    const found = await Promise.all(Items.map(({ serialNumber }) => this.#rows.find(serialNumber as string)))
+    return found.filter(device => device !== undefined)
+  }
+
+  find (serialNumber: string): Promise<Device | undefined> {
+    return this.#rows.find(serialNumber)
+  }
+
+  async count (now: number, limit: number): Promise<number> {
+    const { Count = 0 } = await orUnavailable(this.#rows.client.send(new QueryCommand({ ...this.#waiting(now), Limit: limit, Select: 'COUNT' })))
+    return Count
+  }
+
+  free (device: Device, author: Author): Promise<WriteResult> {
+    return this.#rows.change({
+      serialNumber: device.serialNumber,
+      condition: all(IS_ISSUING, claimAsSeen(device), CLAIM_HAS_EXPIRED),
+      update: 'SET #state = :registered, #history = :history REMOVE claimId, way, publicKeyFingerprint',
+      values: {
+        ':issuing': 'ISSUING',
+        ':registered': 'REGISTERED',
+        ...claimSeen(device),
+        ':now': author.now,
+        ':history': story(device, author, 'freed')
+      }
+    })
+  }
+
+  abandon (device: Device, author: Author): Promise<WriteResult> {
+    const { certificateId = '' } = device.certificate ?? {}
+    return this.#rows.change({
+      serialNumber: device.serialNumber,
+      condition: all(IS_ISSUED, claimAsSeen(device), CLAIM_HAS_EXPIRED, CERTIFICATE_IS_THE_ONE_SEEN),
+      update: `SET #state = :registered, #history = :history ADD retiring :abandoned REMOVE claimId, way, ${NO_CERTIFICATE}`,
+      values: {
+        ':issued': 'ISSUED',
+        ':registered': 'REGISTERED',
+        ...claimSeen(device),
+        ':now': author.now,
+        ':certificateId': certificateId,
+        ':abandoned': new Set([certificateId]),
+        ':history': story(device, author, 'abandoned', { certificateId })
+      }
+    })
+  }
+
+  revoked (device: Device, author: Author): Promise<WriteResult> {
+    const { certificateId = '' } = device.certificate ?? {}
+    return this.#rows.change({
+      serialNumber: device.serialNumber,
+      condition: all(CERTIFICATE_IS_THE_ONE_SEEN, '#state IN (:issued, :active, :disabled)'),
+      update: 'SET #state = :revoked, #history = :history REMOVE claimId',
+      values: {
+        ':issued': 'ISSUED',
+        ':active': 'ACTIVE',
+        ':disabled': 'DISABLED',
+        ':revoked': 'REVOKED',
+        ':certificateId': certificateId,
+        ':history': story(device, author, 'revoked', { certificateId })
+      }
+    })
+  }
+
+  clearSuspicion (device: Device): Promise<WriteResult> {
+    return this.#rows.change({
+      serialNumber: device.serialNumber,
+      condition: all('suspectClaimId = :suspectClaimId', claimAsSeen(device)),
+      update: 'REMOVE suspectClaimId, suspectSince, suspects',
+      values: { ':suspectClaimId': device.suspicion?.claimId, ...claimSeen(device) }
+    })
+  }
+
+  disposed (device: Device, certificateId: string, author: Author): Promise<WriteResult> {
+    return this.#rows.change({
+      serialNumber: device.serialNumber,
+      condition: 'contains(retiring, :certificateId)',
+      update: 'SET #history = list_append(#history, :entry) DELETE retiring :disposed',
+      values: {
+        ':certificateId': certificateId,
+        ':disposed': new Set([certificateId]),
+        ':entry': [{ at: author.now, event: 'disposed', requestId: author.requestId, certificateId }]
+      }
+    })
+  }
+
+  settle (device: Device): Promise<WriteResult> {
+    return this.#rows.change({
+      serialNumber: device.serialNumber,
+      condition: all('NOT #state IN (:issuing, :issued)', 'attribute_not_exists(retiring)', 'attribute_not_exists(suspectClaimId)',
+        'attribute_not_exists(pending)'),
+      update: 'REMOVE unfinished, claimExpiresAt',
+      values: { ':issuing': 'ISSUING', ':issued': 'ISSUED' }
+    })
+  }
+
+  async findByCertificate (certificateId: string): Promise<Device | undefined> {
+    const { Items = [] } = await orUnavailable(this.#rows.client.send(new QueryCommand({
+      TableName: this.#rows.tableName,
+      IndexName: CERTIFICATE_INDEX,
+      KeyConditionExpression: 'certificateId = :certificateId',
+      ExpressionAttributeValues: { ':certificateId': certificateId }
+    })))
+    const serialNumber = Items[0]?.['serialNumber'] as string | undefined
+    return serialNumber === undefined ? undefined : await this.#rows.find(serialNumber)
+  }
+
+  async lease (name: string, owner: string, now: number, expiresAt: number): Promise<boolean> {
+    try {
+      await this.#rows.client.send(new UpdateCommand({
+        TableName: this.#rows.tableName,
+        Key: { serialNumber: LEASE_PREFIX + name },
+        ConditionExpression: 'attribute_not_exists(leaseOwner) OR leaseOwner = :owner OR leaseExpiresAt <= :now',
+        UpdateExpression: 'SET leaseOwner = :owner, leaseExpiresAt = :expiresAt',
+        ExpressionAttributeValues: { ':owner': owner, ':now': now, ':expiresAt': expiresAt }
+      }))
+      return true
+    } catch (cause) {
+      if (cause instanceof ConditionalCheckFailedException) return false
+      throw unavailable(cause)
+    }
+  }
+
+  #waiting (now: number) {
+    return {
+      TableName: this.#rows.tableName,
+      IndexName: UNFINISHED_INDEX,
+      KeyConditionExpression: 'unfinished = :unfinished AND claimExpiresAt <= :now',
+      ExpressionAttributeValues: { ':unfinished': UNFINISHED, ':now': now }
+    }
+  }
+}

@@ -1,0 +1,71 @@
+import { CvmError } from '../errors.ts'
+import { makeAwsAgree } from './agreement.ts'
+import { CertificateStateConflict, type ControlPlane } from './control-plane.ts'
+import type { Device, PendingOperation } from './device.ts'
+import type { DeviceRegistry, Fulfilment } from './device-registry.ts'
+import { fulfilmentOf } from './lifecycle.ts'
+
+export interface OperateDeps {
+  registry: DeviceRegistry
+  controlPlane: ControlPlane
+  now: () => number
+  deadline: () => AbortSignal
+  claimLifetimeMs: number
+}
+
+/** How often a device may change under an operator's hands before they are told to try again. */
+const TRIES = 5
+
+/**
+ * Carries out an operator's wish: written down first, then done in AWS IoT, then in the registry, so that a crash between any two
+ * is finished by reconcile. The same wish again is fulfilled already and changes nothing, but for `reset`, which gives a new token.
+ * Raises `CvmError`: `device-not-found`, `state-conflict`, or what the ports raise.
+ */
+export async function operate (serialNumber: string, pending: PendingOperation, requestId: string, deps: OperateDeps): Promise<Device> {
+  const device = await deps.registry.find(serialNumber)
+  if (!device) throw new CvmError('device-not-found')
+  if (!fulfilmentOf(device, pending.operation)) return device
+  const now = deps.now()
+  const intended = await deps.registry.intend(device, pending, { now, requestId, expiresAt: now + deps.claimLifetimeMs })
+  if (!intended.device) throw new CvmError('device-not-found')
+  return fulfil(intended.device, requestId, deps)
+}
+
+/** Does what was written down, until the registry agrees; also for reconcile, after a crash. */
+export async function fulfil (seen: Device, requestId: string, deps: OperateDeps): Promise<Device> {
+  let device = seen
+  for (let tries = 0; tries < TRIES; tries++) {
+    const { pending } = device
+    if (!pending || pending.operationId !== seen.pending?.operationId) return overtaken(seen, device, deps)
+    const change = fulfilmentOf(device, pending.operation) ?? { to: device.state, retiresCertificate: false }
+    await changeAws(device, change, deps)
+    const { tokenHash, tokenExpiresAt } = pending
+    const token = { ...(tokenHash && { tokenHash }), ...(tokenExpiresAt && { tokenExpiresAt }) }
+    const result = await deps.registry.fulfil(device, { ...change, ...token }, { now: deps.now(), requestId })
+    if (!result.device) throw new CvmError('device-not-found')
+    if (result.applied) return result.device
+    device = result.device
+  }
+  throw new CvmError('vend-in-progress', { detail: 'the device keeps changing', retryAfterMs: 2_000 })
+}
+
+/** Somebody else has fulfilled it, or wished for something else since: what we did in AWS IoT meanwhile must not stand. */
+async function overtaken (seen: Device, now: Device, { controlPlane, deadline }: OperateDeps): Promise<Device> {
+  if (seen.certificate) await makeAwsAgree(seen.certificate.certificateId, now, controlPlane, deadline())
+  return now
+}
+
+/** AWS IoT first: what the registry is about to say must be true there already. */
+async function changeAws (device: Device, { to, retiresCertificate }: Fulfilment, { controlPlane, deadline }: OperateDeps): Promise<void> {
+  const { certificateId } = device.certificate ?? {}
+  if (!certificateId) return
+  if (retiresCertificate || to === 'REVOKED') return controlPlane.revoke(certificateId, deadline())
+  try {
+    if (to === 'DISABLED') await controlPlane.deactivate(certificateId, deadline())
+    if (to === 'ACTIVE' && device.state === 'DISABLED') await controlPlane.activate(certificateId, deadline())
+  } catch (cause) {
+    if (!(cause instanceof CertificateStateConflict)) throw cause
+    // It was revoked behind our back: that is final, and reconcile will carry it over.
+    throw new CvmError('state-conflict', { detail: 'AWS IoT says that the certificate is revoked or gone', cause })
+  }
+}

@@ -1,0 +1,67 @@
+import { readCertificate } from '../x509/certificate.ts'
+import type { ListedCertificate } from './control-plane.ts'
+import { type Device, GENERATED_KEY } from './device.ts'
+import { CLOCK_SKEW_MS, type ReconcileRun, note, textOf } from './reconcile-run.ts'
+
+/** The subject that AWS IoT gives to certificates with a key pair of its own making. */
+const GENERATED_SUBJECT = 'CN=AWS IoT Certificate'
+
+/**
+ * Deletes certificates that were made for these devices and never recorded: INACTIVE, attached to nothing, and known to nobody.
+ *
+ * One made from a CSR is known by its public key. Nobody can record it any more, because its device is in nobody's hands. One
+ * with a generated key carries no name, so it must also be older than a claim lives: recording needs a live claim, so no live worker
+ * of any device can still record it.
+ */
+export async function findOrphans (run: ReconcileRun, suspected: readonly Device[]): Promise<{ complete: boolean }> {
+  if (suspected.length === 0) return { complete: true }
+  const since = Math.min(...suspected.map(device => device.suspicion?.since ?? Infinity)) - CLOCK_SKEW_MS
+  const { certificates, complete } = await run.controlPlane.listRecent(since, run.maxPages, run.deadline())
+  const owners = new Map<string, Device>()
+  for (const device of suspected) {
+    for (const key of device.suspicion?.keys ?? []) owners.set(key, device)
+  }
+  for (const listed of certificates.filter(({ status }) => status === 'INACTIVE')) {
+    if (run.request.stop?.aborted) return { complete: false }
+    await judge(run, listed, owners)
+  }
+  if (complete && !run.request.dryRun) await clear(run, suspected)
+  return { complete }
+}
+
+async function judge (run: ReconcileRun, listed: ListedCertificate, owners: ReadonlyMap<string, Device>): Promise<void> {
+  const { certificateId } = listed
+  try {
+    const known = await run.controlPlane.describe(certificateId, run.deadline())
+    if (known?.status !== 'INACTIVE') return
+    const { publicKeyFingerprint, subject } = readCertificate(known.certificatePem)
+    const owner = owners.get(publicKeyFingerprint) ?? (isOldGenerated(run, listed, subject) ? owners.get(GENERATED_KEY) : undefined)
+    if (!owner || await isKnown(run, owner, certificateId)) return
+    if (!run.request.dryRun) await run.controlPlane.deleteUnbound(certificateId, run.deadline())
+    note(run, { step: 'delete-orphan', outcome: run.request.dryRun ? 'would' : 'done', serialNumber: owner.serialNumber, certificateId })
+  } catch (cause) {
+    // Attached to something, for one: then it is somebody's, and AWS IoT refuses to delete it.
+    note(run, { step: 'delete-orphan', outcome: 'failed', certificateId, detail: textOf(cause) })
+  }
+}
+
+function isOldGenerated (run: ReconcileRun, { createdAt }: ListedCertificate, subject: string): boolean {
+  return subject === GENERATED_SUBJECT && createdAt + run.claimLifetimeMs + CLOCK_SKEW_MS < run.now()
+}
+
+/** Whether any device has it. The owner's row is read anew, after the list was made: until then it may have been recorded there. */
+async function isKnown (run: ReconcileRun, owner: Device, certificateId: string): Promise<boolean> {
+  const now = await run.devices.find(owner.serialNumber)
+  const isHeld = (now?.claim?.claimExpiresAt ?? 0) + CLOCK_SKEW_MS > run.now()
+  return isHeld || now?.certificate?.certificateId === certificateId || await run.devices.findByCertificate(certificateId) !== undefined
+}
+
+/** A generated key's certificate may be too young to be judged in this run; then its device stays under suspicion. */
+async function clear (run: ReconcileRun, suspected: readonly Device[]): Promise<void> {
+  for (const device of suspected) {
+    const generated = device.suspicion?.keys.includes(GENERATED_KEY)
+    if (generated && (device.lastClaimExpiresAt ?? 0) + run.claimLifetimeMs + CLOCK_SKEW_MS >= run.now()) continue
+    const cleared = await run.devices.clearSuspicion(device)
+    if (cleared.applied) await run.devices.settle(cleared.device)
+  }
+}

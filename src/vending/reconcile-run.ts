@@ -1,0 +1,91 @@
+import type { ControlPlane } from './control-plane.ts'
+import type { Device } from './device.ts'
+import type { Author, UnfinishedDevices } from './unfinished-devices.ts'
+
+/** How far the clocks of AWS IoT and of the replicas may differ. */
+export const CLOCK_SKEW_MS = 2_000
+
+/** What reconcile does about a device or a certificate. */
+export type ReconcileStep =
+  | 'finish-operation' | 'repair-certificate' | 'finish-issued' | 'free-expired-claim' | 'abandon-issued' | 'mark-revoked' | 'dispose-retired' | 'delete-orphan' | 'report-drift'
+
+/** One thing done, or to be done: `later` when AWS IoT or another worker was in the way, `would` in a dry run. */
+export interface ReconcileAction {
+  step: ReconcileStep
+  outcome: 'done' | 'later' | 'failed' | 'would'
+  serialNumber?: string
+  certificateId?: string
+  detail?: string
+}
+
+export interface ReconcileReport {
+  actions: ReconcileAction[]
+  /** Devices still waiting afterwards, up to the batch's size. */
+  backlog: number
+  /** Certificates whose state in AWS IoT and in the registry differ; 0 expected. */
+  drift: number
+  /** False when the bound on pages ended the look at recent certificates. */
+  complete: boolean
+}
+
+export interface ReconcileDeps {
+  devices: UnfinishedDevices
+  controlPlane: ControlPlane
+  /** Fulfils an operator's wish that was written down and not finished. */
+  fulfil: (device: Device, requestId: string) => Promise<Device>
+  /** Finishes a device in `ISSUED`; false when somebody else took it. */
+  finish: (device: Device, requestId: string) => Promise<boolean>
+  now: () => number
+  deadline: () => AbortSignal
+  claimLifetimeMs: number
+  /** Most devices in one run. */
+  batch: number
+  /** Most pages of AWS IoT's list of certificates in one run. */
+  maxPages: number
+}
+
+export interface ReconcileRequest {
+  requestId: string
+  dryRun: boolean
+  /** Compares certificates made since then with the registry. */
+  compareSince: number
+  /** Aborted when the process stops: the run ends at the next device. */
+  stop?: AbortSignal
+}
+
+/** What a run hands to its parts: deps, request, and where to note what was done. */
+export interface ReconcileRun extends ReconcileDeps {
+  request: ReconcileRequest
+  actions: ReconcileAction[]
+}
+
+/** Adds a line to the report. */
+export function note (run: ReconcileRun, action: ReconcileAction): void {
+  run.actions.push(action)
+}
+
+/** What to say of a failure: never more than its name and code. */
+export function textOf (cause: unknown): string {
+  const { name, code } = cause as { name?: string, code?: string }
+  return code ?? name ?? 'unknown'
+}
+
+/** Who is named in the history of what this run changes. */
+export function author ({ request, now }: ReconcileRun): Author {
+  return { now: now(), requestId: request.requestId }
+}
+
+/** Makes a change to a device, or says that it would; the changed device, or undefined where somebody came between. */
+export async function write (
+  run: ReconcileRun, step: ReconcileStep, device: Device, change: () => ReturnType<UnfinishedDevices['free']>
+): Promise<Device | undefined> {
+  const { certificateId } = device.certificate ?? {}
+  const about = { step, serialNumber: device.serialNumber, ...(certificateId && { certificateId }) }
+  if (run.request.dryRun) {
+    note(run, { ...about, outcome: 'would' })
+    return device
+  }
+  const result = await change()
+  note(run, { ...about, outcome: result.applied ? 'done' : 'later' })
+  return result.applied ? result.device : undefined
+}

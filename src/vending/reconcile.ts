@@ -1,0 +1,101 @@
+import { makeAwsAgree } from './agreement.ts'
+import type { Device } from './device.ts'
+import { CERTIFICATE_STATUS, compareRecent } from './drift.ts'
+import { findOrphans } from './orphans.ts'
+import {
+  CLOCK_SKEW_MS, type ReconcileDeps, type ReconcileReport, type ReconcileRequest, type ReconcileRun, author, note, textOf, write
+} from './reconcile-run.ts'
+
+/**
+ * Finishes or undoes what crashes left (DESIGN section 4), for devices whose claim has expired: finishes `ISSUED`, frees `ISSUING`,
+ * ends certificates that were replaced, deletes certificates that were made and never recorded, and counts where AWS IoT and the
+ * registry differ. Its cost grows with unfinished work and recent certificates, never with the table. Safe to run at any time and
+ * twice at once; a device that fails is reported and does not keep the others waiting.
+ */
+export async function reconcile (request: ReconcileRequest, deps: ReconcileDeps): Promise<ReconcileReport> {
+  const run: ReconcileRun = { ...deps, request, actions: [] }
+  const waiting = await run.devices.list(run.now() - CLOCK_SKEW_MS, run.batch)
+  const suspected: Device[] = []
+  for (const device of waiting) {
+    if (request.stop?.aborted) break
+    const tended = await tend(run, device)
+    if (tended?.suspicion) suspected.push(tended)
+    else if (tended && !request.dryRun) await run.devices.settle(tended)
+  }
+  const looked = await findOrphans(run, suspected)
+  const compared = await compareRecent(run)
+  const backlog = await run.devices.count(run.now(), run.batch)
+  return { actions: run.actions, backlog, drift: compared.drift, complete: looked.complete && compared.complete }
+}
+
+/** Brings one device to rest and ends its replaced certificates; undefined where it must be looked at again. */
+async function tend (run: ReconcileRun, seen: Device): Promise<Device | undefined> {
+  try {
+    let device: Device | undefined = seen.pending ? await fulfil(run, seen) : seen
+    if (device.state === 'ISSUING') device = await free(run, device)
+    else if (device.state === 'ISSUED') device = await settleIssued(run, device)
+    else device = await repair(run, device)
+    for (const certificateId of device?.retiring ?? []) {
+      if (device) device = await dispose(run, device, certificateId)
+    }
+    return device
+  } catch (cause) {
+    const step = seen.state === 'ISSUED' ? 'finish-issued' : 'dispose-retired'
+    note(run, { step, outcome: 'failed', serialNumber: seen.serialNumber, detail: textOf(cause) })
+    return undefined
+  }
+}
+
+async function fulfil (run: ReconcileRun, device: Device): Promise<Device> {
+  const about = { step: 'finish-operation', serialNumber: device.serialNumber, ...(device.pending && { detail: device.pending.operation }) } as const
+  note(run, { ...about, outcome: run.request.dryRun ? 'would' : 'done' })
+  return run.request.dryRun ? device : await run.fulfil(device, run.request.requestId)
+}
+
+/** A worker or an operator who was overtaken may have changed the certificate and died before putting it right. */
+async function repair (run: ReconcileRun, device: Device): Promise<Device | undefined> {
+  const { certificateId } = device.certificate ?? {}
+  const expected = CERTIFICATE_STATUS[device.state]
+  if (!certificateId || !expected) return device
+  const known = await run.controlPlane.describe(certificateId, run.deadline())
+  if (known?.status === expected) return device
+  if (!known || known.status === 'REVOKED') return write(run, 'mark-revoked', device, () => run.devices.revoked(device, author(run)))
+  const { serialNumber } = device
+  note(run, { step: 'repair-certificate', outcome: run.request.dryRun ? 'would' : 'done', serialNumber, certificateId, detail: `to ${expected}` })
+  if (!run.request.dryRun) await makeAwsAgree(certificateId, device, run.controlPlane, run.deadline())
+  return device
+}
+
+function free (run: ReconcileRun, device: Device): Promise<Device | undefined> {
+  return write(run, 'free-expired-claim', device, () => run.devices.free(device, author(run)))
+}
+
+/** A CSR's certificate is finished for its device; a key pair that was lost with its process is of no use to anybody. */
+async function settleIssued (run: ReconcileRun, device: Device): Promise<Device | undefined> {
+  const { certificateId = '', way } = device.certificate ?? {}
+  const known = await run.controlPlane.describe(certificateId, run.deadline())
+  if (known?.status === 'REVOKED') return write(run, 'mark-revoked', device, () => run.devices.revoked(device, author(run)))
+  if (!known || way === 'keys') return write(run, 'abandon-issued', device, () => run.devices.abandon(device, author(run)))
+  if (run.request.dryRun) {
+    note(run, { step: 'finish-issued', outcome: 'would', serialNumber: device.serialNumber, certificateId })
+    return device
+  }
+  const finished = await run.finish(device, run.request.requestId)
+  note(run, { step: 'finish-issued', outcome: finished ? 'done' : 'later', serialNumber: device.serialNumber, certificateId })
+  return undefined
+}
+
+async function dispose (run: ReconcileRun, device: Device, certificateId: string): Promise<Device | undefined> {
+  const step = { step: 'dispose-retired', serialNumber: device.serialNumber, certificateId } as const
+  if (run.request.dryRun) {
+    note(run, { ...step, outcome: 'would' })
+    return device
+  }
+  if (!await run.controlPlane.dispose(certificateId, run.deadline())) {
+    note(run, { ...step, outcome: 'later', detail: 'AWS IoT is still detaching it' })
+    return undefined
+  }
+  const result = await run.devices.disposed(device, certificateId, author(run))
+  note(run, { ...step, outcome: 'done' })
+  return result.device
+}

@@ -1,0 +1,47 @@
+import type { Device } from './device.ts'
+import type { WriteResult } from './device-registry.ts'
+
+/** Who changes a row, and when; goes into its history. */
+export interface Author { now: number, requestId: string }
+
+/**
+ * The devices that somebody must finish, and the writes that finish them. The promises of `DeviceRegistry` hold here too: every write
+ * applies only to the device as it was seen, so that a worker or an operator who came between wins.
+ */
+export interface UnfinishedDevices {
+  /** Devices whose claim has expired and which are not finished, longest waiting first. Found by a sparse index: no scan. */
+  list (now: number, limit: number): Promise<Device[]>
+
+  /** The row as it stands (strongly consistent read). */
+  find (serialNumber: string): Promise<Device | undefined>
+
+  /** How many are waiting, up to `limit`. */
+  count (now: number, limit: number): Promise<number>
+
+  /** `ISSUING` under the expired claim seen → `REGISTERED`. */
+  free (device: Device, author: Author): Promise<WriteResult>
+
+  /** `ISSUED` under the expired claim seen → `REGISTERED`; its certificate, which nobody was given, joins `retiring`. */
+  abandon (device: Device, author: Author): Promise<WriteResult>
+
+  /** `ISSUED`, `ACTIVE` or `DISABLED` with the certificate seen → `REVOKED`: what AWS IoT says is final. */
+  revoked (device: Device, author: Author): Promise<WriteResult>
+
+  /** The search that the suspicion seen asked for is done; does not apply when an attempt has begun since. */
+  clearSuspicion (device: Device): Promise<WriteResult>
+
+  /** A certificate of `retiring` is gone from AWS IoT. */
+  disposed (device: Device, certificateId: string, author: Author): Promise<WriteResult>
+
+  /** Takes the device out of the list when nothing is left to do about it. */
+  settle (device: Device): Promise<WriteResult>
+
+  /** The device that has this certificate now, if any; may lag a moment behind writes. */
+  findByCertificate (certificateId: string): Promise<Device | undefined>
+
+  /**
+   * Takes or renews the lease of a name for `owner` until `expiresAt`. False while another owner's has not expired.
+   * Saves work only: everything done under it is safe to do twice.
+   */
+  lease (name: string, owner: string, now: number, expiresAt: number): Promise<boolean>
+}

@@ -1,0 +1,194 @@
+import { CvmError } from '../errors.ts'
+import { readCertificate } from '../x509/certificate.ts'
+import { type Csr, checkCsr } from '../x509/csr.ts'
+import { makeAwsAgree } from './agreement.ts'
+import { type Claimed, claim } from './claim.ts'
+import { CertificateStateConflict, type ControlPlane, type IssuedCertificate, type KeyPair } from './control-plane.ts'
+import type { Certificate, Device } from './device.ts'
+import type { DeviceRegistry, FencedWrite, WriteResult } from './device-registry.ts'
+import { decide } from './lifecycle.ts'
+import { thingNameOf } from './names.ts'
+import type { TokenHasher } from './registration-token.ts'
+
+/** The steps of a vend, in their order. */
+export type VendStep = 'check' | 'claim' | 'issue' | 'record' | 'bind' | 'commit'
+
+/** What a device asks for: a certificate for the key of its CSR, or a certificate with a key pair made for it. */
+export interface VendRequest {
+  serialNumber: string
+  registrationToken: string
+  requestId: string
+  /** Absent: AWS IoT makes the key pair. */
+  certificateSigningRequest?: string
+  /** Aborted when nobody is left to take the answer; a key pair that nobody takes is not committed. */
+  callerGone?: AbortSignal
+}
+
+/** A vended certificate. `keyPair` is there only in the one answer that made it. */
+export interface Vended {
+  outcome: 'vended' | 'resumed' | 'replayed'
+  certificate: Certificate
+  keyPair?: KeyPair
+}
+
+export interface VendDeps {
+  registry: DeviceRegistry
+  controlPlane: ControlPlane
+  hashToken: TokenHasher
+  /** Epoch milliseconds. */
+  now: () => number
+  newClaimId: () => string
+  /** A signal that aborts when a vend has had its time, which must be shorter than a claim lives. */
+  deadline: () => AbortSignal
+  claimLifetimeMs: number
+  replayWindowMs: number
+  /** Told how long each step took, and whether it ended well. */
+  onStep: (step: VendStep, durationMs: number, ok: boolean) => void
+  /** Told of a clean-up that failed and is left to reconcile. */
+  onLeftover: (what: 'certificate' | 'claim', requestId: string, cause: unknown) => void
+}
+
+/** Another worker, or an operator, changed the device while we held it. */
+export class ClaimLost extends Error {
+  readonly device: Device | undefined
+  constructor (device: Device | undefined) {
+    super('the claim was lost')
+    this.device = device
+  }
+}
+
+/** One run of the use case: what its steps share. */
+export interface Run extends VendDeps {
+  request: VendRequest
+  csr: Csr | undefined
+  claimId: string
+  signal: AbortSignal
+  /** False from the moment AWS IoT may hold a certificate that the registry does not know. */
+  certainlyNothing: boolean
+}
+
+export function check ({ serialNumber, certificateSigningRequest }: VendRequest): Csr | undefined {
+  return certificateSigningRequest === undefined ? undefined : checkCsr(certificateSigningRequest, { serialNumber })
+}
+
+export function takeClaim (run: Run): Promise<Claimed> {
+  const { serialNumber, registrationToken, requestId } = run.request
+  const now = run.now()
+  const tokenHash = run.hashToken(serialNumber, registrationToken)
+  return claim({
+    serialNumber,
+    registrationToken,
+    tokenHash,
+    ...wishOf(run),
+    claimId: run.claimId,
+    now,
+    claimExpiresAt: now + run.claimLifetimeMs,
+    requestId
+  }, run)
+}
+
+/** AWS IoT makes a new certificate at every call, so one that cannot be used is deleted before the failure is passed on. */
+export async function issue (run: Run): Promise<{ certificate: Certificate, keyPair?: KeyPair }> {
+  const { controlPlane, csr, signal } = run
+  run.certainlyNothing = false
+  const [made, thing] = await Promise.allSettled([
+    csr ? controlPlane.createCertificateFromCsr(csr.pem, signal) : controlPlane.createKeysAndCertificate(signal),
+    controlPlane.ensureThing(thingNameOf(run.request.serialNumber), signal)
+  ])
+  if (made.status === 'rejected') {
+    run.certainlyNothing = saysNothingWasMade(made.reason)
+    throw made.reason
+  }
+  const { keyPair, certificateId, certificateArn, certificatePem }: IssuedCertificate & { keyPair?: KeyPair } = made.value
+  const { publicKeyFingerprint, notAfter } = readCertificate(certificatePem)
+  const { way } = wishOf(run)
+  const certificate = { certificateId, certificateArn, certificatePem, publicKeyFingerprint, way, issuedAt: run.now(), notAfter }
+  const carriesOtherKey = csr && publicKeyFingerprint !== csr.publicKeyFingerprint
+  if (thing.status === 'fulfilled' && !carriesOtherKey) return { certificate, ...(keyPair && { keyPair }) }
+  run.certainlyNothing = await discard(run, certificateId)
+  throw thing.status === 'rejected' ? thing.reason : new CvmError('aws-iot-refused', { detail: 'the certificate carries another key' })
+}
+
+export async function record (run: Run, device: Device, certificate: Certificate): Promise<Device> {
+  const result = await run.registry.record(fence(run, device), certificate)
+  if (hasCertificate(result, certificate.certificateId)) return result.device
+  await discard(run, certificate.certificateId)
+  throw new ClaimLost(result.device)
+}
+
+export async function bind (run: Run, device: Device): Promise<void> {
+  const { controlPlane, signal } = run
+  const { certificateArn, certificateId } = certificateOf(device)
+  await Promise.all([
+    controlPlane.bind(certificateArn, thingNameOf(device.serialNumber), signal),
+    ...device.retiring.map(retired => controlPlane.revoke(retired, signal))
+  ])
+  try {
+    await controlPlane.activate(certificateId, signal)
+  } catch (cause) {
+    if (!(cause instanceof CertificateStateConflict)) throw cause
+    throw new ClaimLost(await run.registry.find(device.serialNumber))
+  }
+}
+
+export async function commit (run: Run, device: Device): Promise<Certificate> {
+  const certificate = certificateOf(device)
+  if (certificate.way === 'keys' && run.request.callerGone?.aborted) {
+    throw new CvmError('deadline-exceeded', { detail: 'the caller went away before the key pair could be handed over' })
+  }
+  const result = await run.registry.commit(fence(run, device))
+  if (result.applied) return certificate
+  const now = result.device
+  if (now?.state === 'ACTIVE' && hasCertificate(result, certificate.certificateId)) return certificate
+  await makeAwsAgree(certificate.certificateId, now, run.controlPlane, run.signal)
+  throw new ClaimLost(now)
+}
+
+/** What the row that overtook us says to this request. */
+export function answerFrom (device: Device | undefined, run: Run): Vended {
+  if (!device) throw new CvmError('device-not-authorized')
+  const decision = decide(device, wishOf(run), { now: run.now(), replayWindowMs: run.replayWindowMs })
+  if (decision.kind === 'replay') return { outcome: 'replayed', certificate: decision.certificate }
+  throw decision.kind === 'refuse' ? decision.error : new CvmError('vend-in-progress', { retryAfterMs: 1_000 })
+}
+
+export async function giveBack (run: Run, device: Device): Promise<void> {
+  try {
+    await run.registry.release(fence(run, device), run.certainlyNothing)
+  } catch (cause) {
+    run.onLeftover('claim', run.request.requestId, cause)
+  }
+}
+
+/** Deletes a certificate that was just made and never used; true when it is certainly gone. */
+async function discard (run: Run, certificateId: string): Promise<boolean> {
+  try {
+    await run.controlPlane.deleteUnbound(certificateId, run.signal)
+    return true
+  } catch (cause) {
+    run.onLeftover('certificate', run.request.requestId, cause)
+    return false
+  }
+}
+
+/** AWS IoT answered with a refusal: it made no certificate. */
+function saysNothingWasMade (cause: unknown): boolean {
+  return cause instanceof CvmError && ['aws-iot-throttled', 'aws-iot-refused', 'csr-rejected'].includes(cause.code)
+}
+
+function hasCertificate (result: WriteResult, certificateId: string): result is WriteResult & { device: Device } {
+  return result.device?.certificate?.certificateId === certificateId
+}
+
+function certificateOf (device: Device): Certificate {
+  if (!device.certificate) throw new Error(`a device in ${device.state} has no certificate`)
+  return device.certificate
+}
+
+function wishOf ({ csr }: Run): { way: 'csr' | 'keys', publicKeyFingerprint: string | undefined } {
+  return { way: csr ? 'csr' : 'keys', publicKeyFingerprint: csr?.publicKeyFingerprint }
+}
+
+function fence (run: Run, device: Device): FencedWrite {
+  return { device, claimId: run.claimId, now: run.now(), requestId: run.request.requestId }
+}

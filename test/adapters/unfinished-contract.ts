@@ -1,0 +1,124 @@
+// The contract of the port `UnfinishedDevices`, for every implementation; and how vending keeps its list.
+import { randomUUID } from 'node:crypto'
+import type { Test } from 'tap'
+import { type Device, GENERATED_KEY } from '../../src/vending/device.ts'
+import type { DeviceRegistry } from '../../src/vending/device-registry.ts'
+import type { UnfinishedDevices } from '../../src/vending/unfinished-devices.ts'
+import { LATER, NOW, certificate, claim, fence, issuedDevice, must, registered, request } from './devices.ts'
+
+const AUTHOR = { now: LATER, requestId: 'reconcile' }
+const BATCH = 500
+
+export async function unfinishedContract (t: Test, registry: DeviceRegistry, devices: UnfinishedDevices): Promise<void> {
+  const isListed = async ({ serialNumber }: Device, now = LATER) =>
+    (await devices.list(now, BATCH)).some(device => device.serialNumber === serialNumber)
+
+  await t.test('a device is listed from the end of its claim until it is at rest', async t => {
+    const device = await registered(registry)
+    t.notOk(await isListed(device))
+    const claimed = must(await registry.claim(request(device.serialNumber)))
+    t.notOk(await isListed(device, NOW + 29_999), 'held')
+    t.ok(await isListed(device, NOW + 30_000))
+    t.ok(await devices.count(NOW + 30_000, BATCH) > 0)
+    const issued = must(await registry.record(fence(claimed), certificate('c1')))
+    t.ok(await isListed(device))
+    must(await registry.commit(fence(issued)))
+    t.notOk(await isListed(device))
+  })
+
+  await t.test('suspicion: begins with the first claim and ends with its record', async t => {
+    const { serialNumber } = await registered(registry)
+    const claimed = must(await registry.claim(request(serialNumber)))
+    t.match(claimed.suspicion, { claimId: 'a', since: NOW, keys: ['key'] })
+    t.equal(must(await registry.record(fence(claimed), certificate('c1'))).suspicion, undefined)
+  })
+
+  await t.test('suspicion: what an earlier attempt left outlives a later success, which stays listed', async t => {
+    const { serialNumber } = await registered(registry)
+    must(await registry.claim(request(serialNumber, { way: 'keys', publicKeyFingerprint: undefined })))
+    const second = must(await registry.claim(request(serialNumber, { claimId: 'b', now: LATER })))
+    t.match(second.suspicion, { claimId: 'a', since: NOW })
+    t.same([...second.suspicion?.keys ?? []].sort(), [GENERATED_KEY, 'key'])
+    const issued = must(await registry.record({ ...fence(second, 'b'), now: LATER }, certificate('c2')))
+    const active = must(await registry.commit(fence(issued, 'b')))
+    t.match(active, { state: 'ACTIVE', suspicion: { claimId: 'a' } })
+    t.ok(await isListed(active, LATER + 30_000))
+    t.notOk((await devices.settle(active)).applied, 'something is left to do')
+    const cleared = must(await devices.clearSuspicion(active))
+    t.notOk((await devices.clearSuspicion(active)).applied, 'once')
+    must(await devices.settle(cleared))
+    t.notOk(await isListed(active, LATER + 30_000))
+  })
+
+  await t.test('suspicion: ends with a release that knows that nothing was made, and not before a new attempt', async t => {
+    const { serialNumber } = await registered(registry)
+    const claimed = must(await registry.claim(request(serialNumber)))
+    t.ok(must(await registry.release(fence(claimed), false)).suspicion)
+    const again = must(await registry.claim(request(serialNumber, { claimId: 'b', now: NOW + 1 })))
+    t.ok(must(await registry.release(fence(again, 'b'), true)).suspicion, 'the first attempt is still in doubt')
+    const seen = must(await registry.claim(request(serialNumber, { claimId: 'c', now: NOW + 1 })))
+    t.notOk((await devices.clearSuspicion(again)).applied, 'another attempt has begun')
+    t.ok((await devices.clearSuspicion(seen)).applied)
+    const sure = must(await registry.claim(request((await registered(registry)).serialNumber)))
+    t.equal(must(await registry.release(fence(sure), true)).suspicion, undefined)
+  })
+
+  await t.test('record: not once the claim has expired', async t => {
+    const { serialNumber } = await registered(registry)
+    const claimed = must(await registry.claim(request(serialNumber)))
+    t.notOk((await registry.record({ ...fence(claimed), now: NOW + 30_000 }, certificate('c1'))).applied)
+  })
+
+  await t.test('free: an expired claim, once, and the holder cannot record any more', async t => {
+    const { serialNumber } = await registered(registry)
+    const claimed = must(await registry.claim(request(serialNumber)))
+    t.notOk((await devices.free(claimed, { ...AUTHOR, now: NOW })).applied, 'still held')
+    t.match(must(await devices.free(claimed, AUTHOR)), { state: 'REGISTERED', claim: undefined, suspicion: { claimId: 'a' } })
+    t.notOk((await devices.free(claimed, AUTHOR)).applied)
+    t.notOk((await registry.record(fence(claimed), certificate('c1'))).applied)
+    const retaken = must(await registry.claim(request(serialNumber, { claimId: 'b' })))
+    t.notOk((await devices.free(claimed, { ...AUTHOR, now: LATER * 2 })).applied, 'not a claim that was not seen')
+    t.equal(retaken.state, 'ISSUING')
+  })
+
+  await t.test('abandon: the certificate joins those to be ended', async t => {
+    const issued = await issuedDevice(registry)
+    t.notOk((await devices.abandon(issued, { ...AUTHOR, now: NOW })).applied, 'still held')
+    const abandoned = must(await devices.abandon(issued, AUTHOR))
+    t.match(abandoned, { state: 'REGISTERED', certificate: undefined, retiring: ['c1'] })
+    t.notOk((await registry.commit(fence(issued))).applied)
+    const disposed = must(await devices.disposed(abandoned, 'c1', AUTHOR))
+    t.same(disposed.retiring, [])
+    t.notOk((await devices.disposed(abandoned, 'c1', AUTHOR)).applied, 'once')
+    must(await devices.settle(disposed))
+    t.ok((await registry.claim(request(issued.serialNumber, { claimId: 'b' }))).applied, 'and the device can be vended')
+  })
+
+  await t.test('abandon: not after another worker resumed', async t => {
+    const issued = await issuedDevice(registry)
+    must(await registry.resume(issued, claim('b', LATER)))
+    t.notOk((await devices.abandon(issued, AUTHOR)).applied)
+  })
+
+  await t.test('revoked: what has the certificate seen', async t => {
+    const certificateId = randomUUID()
+    const { serialNumber } = await registered(registry)
+    const claimed = must(await registry.claim(request(serialNumber)))
+    const issued = must(await registry.record(fence(claimed), certificate(certificateId)))
+    t.match(await devices.findByCertificate(certificateId), { serialNumber })
+    t.equal(await devices.findByCertificate('unknown'), undefined)
+    const active = must(await registry.commit(fence(issued)))
+    t.equal(must(await devices.revoked(active, AUTHOR)).state, 'REVOKED')
+    t.notOk((await devices.revoked(active, AUTHOR)).applied)
+  })
+
+  await t.test('lease: one owner until it expires', async t => {
+    const name = randomUUID()
+    t.ok(await devices.lease(name, 'a', NOW, NOW + 10))
+    t.notOk(await devices.lease(name, 'b', NOW + 9, NOW + 20))
+    t.ok(await devices.lease(name, 'a', NOW + 9, NOW + 15), 'renewed')
+    t.ok(await devices.lease(name, 'b', NOW + 15, NOW + 20))
+    const taken = await Promise.all(['c', 'd', 'e'].map(owner => devices.lease(name, owner, NOW + 20, NOW + 30)))
+    t.equal(taken.filter(Boolean).length, 1)
+  })
+}

@@ -1,0 +1,163 @@
+import t from 'tap'
+import { CvmError } from '../../src/errors.ts'
+import type { Operation } from '../fixtures/model-control-plane.ts'
+import { CLAIM_LIFETIME_MS, type Rig, SERIAL, makeRig } from '../fixtures/vend-rig.ts'
+
+const AFTER = CLAIM_LIFETIME_MS + 2_001
+const steps = (report: { actions: { step: string, outcome: string }[] }) => report.actions.map(({ step, outcome }) => `${step} ${outcome}`)
+
+/** A process that dies at a call: nothing after it happens, not even giving back the claim. */
+async function dieAt (rig: Rig, way: 'vend' | 'vendKeys', moment: 'before' | 'after', operation: Operation): Promise<void> {
+  rig.controlPlane[moment] = current => { if (current === operation) throw new CvmError('aws-iot-unavailable') }
+  const { release } = rig.registry
+  rig.registry.release = async () => { throw new CvmError('registry-unavailable') }
+  await rig[way]().catch(() => {})
+  rig.controlPlane.before = rig.controlPlane.after = () => {}
+  rig.registry.release = release
+}
+
+await t.test('nothing to do: nothing is done, and little is asked', async t => {
+  const rig = await makeRig()
+  await rig.vend()
+  rig.clock.now += AFTER
+  const before = rig.controlPlane.calls.length
+  t.same(await rig.reconcile(), { actions: [], backlog: 0, drift: 0, complete: true })
+  t.same(rig.controlPlane.calls.slice(before), ['listRecent'])
+})
+
+await t.test('what holds a claim is left alone', async t => {
+  const rig = await makeRig()
+  await dieAt(rig, 'vend', 'before', 'bind')
+  t.same((await rig.reconcile()).actions, [])
+  t.match(await rig.registry.find(SERIAL), { state: 'ISSUED' })
+})
+
+await t.test('ISSUED from a CSR is finished, and the device gets it as a replay', async t => {
+  for (const operation of ['bind', 'activate'] as const) {
+    for (const moment of ['before', 'after'] as const) {
+      const rig = await makeRig()
+      await dieAt(rig, 'vend', moment, operation)
+      rig.clock.now += AFTER
+      t.same(steps(await rig.reconcile()), ['finish-issued done'], `died ${moment} ${operation}`)
+      t.equal(rig.controlPlane.active().length, 1)
+      t.equal((await rig.vend()).outcome, 'replayed')
+    }
+  }
+})
+
+await t.test('ISSUED with a generated key is undone, because its private key died with the process', async t => {
+  const rig = await makeRig()
+  await dieAt(rig, 'vendKeys', 'after', 'activate')
+  t.equal(rig.controlPlane.active().length, 1)
+  rig.clock.now += AFTER
+  t.same(steps(await rig.reconcile()), ['abandon-issued done', 'dispose-retired done'])
+  t.equal(rig.controlPlane.statuses.size, 0)
+  t.match(await rig.registry.find(SERIAL), { state: 'REGISTERED', retiring: [] })
+  t.ok((await rig.vendKeys()).keyPair)
+})
+
+await t.test('an expired claim is freed, and what it may have made is found by its key', async t => {
+  const rig = await makeRig()
+  await dieAt(rig, 'vend', 'after', 'createCertificateFromCsr')
+  t.equal(rig.controlPlane.statuses.size, 1)
+  rig.clock.now += AFTER
+  t.same(steps(await rig.reconcile({ dryRun: true })), ['free-expired-claim would', 'delete-orphan would'], 'a dry run says so')
+  t.equal(rig.controlPlane.statuses.size, 1, 'and does nothing')
+  t.same(steps(await rig.reconcile()), ['free-expired-claim done', 'delete-orphan done'])
+  t.equal(rig.controlPlane.statuses.size, 0)
+  t.match(await rig.registry.find(SERIAL), { state: 'REGISTERED', suspicion: undefined })
+  t.same((await rig.reconcile()).actions, [])
+})
+
+await t.test('an orphan is found also when the device has its certificate by then', async t => {
+  for (const way of ['vend', 'vendKeys'] as const) {
+    const rig = await makeRig()
+    await dieAt(rig, way, 'after', way === 'vend' ? 'createCertificateFromCsr' : 'createKeysAndCertificate')
+    rig.clock.now += CLAIM_LIFETIME_MS
+    const { certificate } = await rig[way]()
+    t.equal(rig.controlPlane.statuses.size, 2)
+    rig.clock.now += AFTER
+    t.same(steps(await rig.reconcile()), ['delete-orphan done'], way)
+    t.same([...rig.controlPlane.statuses], [[certificate.certificateId, 'ACTIVE']])
+    rig.clock.now += AFTER
+    await rig.reconcile()
+    t.match(await rig.registry.find(SERIAL), { state: 'ACTIVE', suspicion: undefined, lastClaimExpiresAt: undefined })
+  }
+})
+
+await t.test('certificates of others are left alone', async t => {
+  const rig = await makeRig()
+  const foreign = await rig.controlPlane.createCertificateFromCsr(rig.csrs[1])
+  await rig.controlPlane.createKeysAndCertificate()
+  rig.clock.now += AFTER
+  await dieAt(rig, 'vend', 'after', 'createCertificateFromCsr')
+  rig.clock.now += AFTER
+  t.same(steps(await rig.reconcile()), ['free-expired-claim done', 'delete-orphan done'])
+  t.ok(rig.controlPlane.statuses.has(foreign.certificateId))
+  t.equal(rig.controlPlane.statuses.size, 2)
+})
+
+await t.test('a generated certificate that a live worker may still record is not judged yet', async t => {
+  const rig = await makeRig()
+  await dieAt(rig, 'vendKeys', 'after', 'createKeysAndCertificate')
+  rig.clock.now += AFTER
+  const young = await rig.controlPlane.createKeysAndCertificate()
+  await rig.reconcile()
+  t.ok(rig.controlPlane.statuses.has(young.certificateId), 'made a moment ago, for whomever')
+  t.equal(rig.controlPlane.statuses.size, 1, 'the old one is gone')
+})
+
+await t.test('what AWS IoT says is REVOKED is REVOKED, and what is gone is started anew', async t => {
+  const revoked = await makeRig()
+  await dieAt(revoked, 'vend', 'before', 'activate')
+  const issued = await revoked.registry.find(SERIAL)
+  await revoked.controlPlane.revoke(issued?.certificate?.certificateId ?? '')
+  revoked.clock.now += AFTER
+  t.same(steps(await revoked.reconcile()), ['mark-revoked done'])
+  t.match(await revoked.registry.find(SERIAL), { state: 'REVOKED' })
+
+  const gone = await makeRig()
+  await dieAt(gone, 'vend', 'before', 'bind')
+  gone.controlPlane.statuses.clear()
+  gone.clock.now += AFTER
+  t.same(steps(await gone.reconcile()), ['abandon-issued done', 'dispose-retired done'])
+  t.equal((await gone.vend()).outcome, 'vended')
+})
+
+await t.test('drift between registry and AWS IoT is counted, and a revocation carried over', async t => {
+  const rig = await makeRig()
+  const { certificate } = await rig.vend()
+  rig.clock.now += AFTER
+  await rig.controlPlane.deactivate(certificate.certificateId)
+  t.match(await rig.reconcile(), { drift: 1, actions: [{ step: 'report-drift', serialNumber: SERIAL }] })
+  await rig.controlPlane.revoke(certificate.certificateId)
+  t.same(steps(await rig.reconcile()), ['mark-revoked done', 'report-drift later'])
+  t.match(await rig.reconcile(), { drift: 0, actions: [] })
+})
+
+await t.test('a certificate that was replaced is ended, and tried again while AWS IoT is still detaching it', async t => {
+  const rig = await makeRig()
+  await dieAt(rig, 'vend', 'after', 'activate')
+  rig.clock.now += AFTER
+  const { certificate } = await rig.vend({ certificateSigningRequest: rig.csrs[1] })
+  t.same(rig.controlPlane.active(), [certificate.certificateId])
+  rig.clock.now += AFTER
+  const { dispose } = rig.controlPlane
+  rig.controlPlane.dispose = async () => false
+  t.same(steps(await rig.reconcile()), ['dispose-retired later'])
+  rig.controlPlane.dispose = dispose
+  t.same(steps(await rig.reconcile()), ['dispose-retired done'])
+  t.same([...rig.controlPlane.statuses], [[certificate.certificateId, 'ACTIVE']])
+  t.equal((await rig.reconcile()).backlog, 0)
+})
+
+await t.test('a device that fails is reported and does not keep the others waiting', async t => {
+  const rig = await makeRig()
+  await dieAt(rig, 'vend', 'before', 'bind')
+  rig.clock.now += AFTER
+  rig.controlPlane.before = operation => { if (operation === 'activate') throw new CvmError('aws-iot-throttled') }
+  t.match(await rig.reconcile(), { backlog: 1, actions: [{ step: 'finish-issued', outcome: 'failed', detail: 'aws-iot-throttled' }] })
+  rig.controlPlane.before = () => {}
+  rig.clock.now += AFTER
+  t.same(steps(await rig.reconcile()), ['finish-issued done'])
+})
