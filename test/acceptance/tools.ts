@@ -10,7 +10,7 @@ import type { Device } from './service-process.ts'
 interface Ended { readonly code: number, readonly stdout: string, readonly stderr: string }
 
 /** Runs a tool to its end, whatever that is; 127 when the machine does not have it. */
-export function tool (file: string, args: readonly string[], input = '', timeout = 60_000): Promise<Ended> {
+function tool (file: string, args: readonly string[], input = '', timeout = 60_000): Promise<Ended> {
   return new Promise(resolve => {
     const child = execFile(file, [...args], { timeout, maxBuffer: 1 << 26 }, (error, stdout, stderr) => {
       const code = error === null ? 0 : error.code === 'ENOENT' ? 127 : Number(error.code ?? -1)
