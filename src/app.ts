@@ -112,7 +112,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     connection: async () => ({ endpoint: await controlPlane.endpoint(), rootCaPem }),
     renewAfter: certificate => renewAfter(certificate, config.RENEW_AFTER_MS)
   })
-  await service.register(deviceRoutes, { registry })
+  await service.register(deviceRoutes, { registry, operate: useCases.operate })
   await service.register(reconcileRoutes, { reconcile: useCases.reconcile })
   service.refuseOtherMethods()
   await service.ready()
