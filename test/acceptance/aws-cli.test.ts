@@ -106,7 +106,8 @@ async function jitr (t: Test): Promise<void> {
 
   // Auto-registration of a Device Certificate Signed by Your CA Certificate
   await fails('the first connection registers', 'deviceCert')
-  const [device, ...more] = (await byCa()).filter(({ certificateId }) => certificateId !== registered.certificateId) as [Named & { status: string }]
+  const fresh = (await byCa()).filter(({ certificateId }) => certificateId !== registered.certificateId)
+  const [device, ...more] = fresh as [Listed['certificates'][number]]
   t.match([device.status, more], ['PENDING_ACTIVATION', []])
   const fingerprint = await must<string>('openssl x509 -in deviceCert.crt -noout -fingerprint -sha256')
   t.equal(fingerprint.trim().replace(/.*=|:/g, '').toLowerCase(), device.certificateId, 'the certificate id is the fingerprint')
