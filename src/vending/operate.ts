@@ -57,7 +57,7 @@ async function overtaken (seen: Device, now: Device, { controlPlane, deadline }:
 
 /** AWS IoT first: what the registry is about to say must be true there already. */
 async function changeAws (device: Device, { to, retiresCertificate }: Fulfilment, { controlPlane, deadline }: OperateDeps): Promise<void> {
-  const { certificateId } = device.certificate ?? {}
+  const certificateId = device.certificate?.certificateId ?? device.legacyCertificateId
   if (!certificateId) return
   if (retiresCertificate || to === 'REVOKED') return controlPlane.revoke(certificateId, deadline())
   try {
