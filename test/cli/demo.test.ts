@@ -59,7 +59,8 @@ await t.test('Ctrl-C: the service is stopped, nothing is left', async t => {
 })
 
 await t.test('the service inherits no settings, only free ports on this machine', async t => {
-  const { stderr } = await demo(t, 'console.error(JSON.stringify(process.env)); process.exit(1)')
+  const names = ['SECRET_OF_MINE', 'HOST', 'PORT', 'OPS_PORT', 'LOCAL_IOT_PORT', 'LOCAL_MQTT_PORT', 'LOCAL_DYNAMODB_PORT', 'LOG_LEVEL']
+  const { stderr } = await demo(t, `console.error(JSON.stringify(process.env, ${JSON.stringify(names)})); process.exit(1)`)
   const env = JSON.parse(stderr.split('\n')[0]!)
   t.notOk('SECRET_OF_MINE' in env)
   t.match(env, { HOST: '127.0.0.1', PORT: '0', OPS_PORT: '0', LOCAL_IOT_PORT: '0', LOCAL_MQTT_PORT: '0', LOCAL_DYNAMODB_PORT: '0', LOG_LEVEL: 'warn' })
