@@ -8,7 +8,7 @@ import type { Test } from 'tap'
 import { Observer } from './observer.ts'
 import { type Attempt, PATHS, type Way, attempt, isPassing, persist } from './persistent-client.ts'
 import { folder } from './processes.ts'
-import { BEST_ENGINE, type Fleet, type Replica, TIMES, startFleet } from './replicas.ts'
+import { BEST_ENGINE, type Fleet, type Replica, TIMES, holdsOnly, startFleet, unfinished } from './fleet.ts'
 import type { Device } from './service-process.ts'
 import { type Armed, KINDS, PHASES, type Step, type Strike, Strikes } from './strikes.ts'
 import { keyAndCsr } from './tools.ts'
@@ -68,7 +68,6 @@ class World {
   readonly strikes: Strikes
   readonly patients: Patient[] = []
   readonly bystanders: Patient[] = []
-  cleanMs = 0
 
   constructor (t: Test, fleet: Fleet, observer: Observer, strikes: Strikes) {
     this.#t = t
@@ -195,29 +194,11 @@ class World {
     return faults.map(fault => `${fault}: ${answersOf(attempts)}`)
   }
 
-  /** Waits until AWS IoT holds one certificate for each device, ACTIVE, and no other; what is wrong when that never comes. */
-  async leftovers (): Promise<string[]> {
-    const stories = await Promise.all([...this.patients, ...this.bystanders].map(({ device }) => this.fleet.ask(`/v1/devices/${device.serialNumber}`) as Promise<Story>))
-    const wanted = new Set(stories.map(({ certificateId = '' }) => certificateId))
-    const began = Date.now()
-    for (;;) {
-      const held = await this.fleet.aws.certificates()
-      const faults = held.filter(({ certificateId = '', status }) => !wanted.has(certificateId) || status !== 'ACTIVE')
-        .map(({ certificateId = '', status }) => `${status} ${certificateId} of ${this.observer.ownerOf(certificateId) ?? 'nobody'}`)
-      if (held.length < wanted.size) faults.push(`${wanted.size - held.length} certificates are gone`)
-      this.cleanMs = Date.now() - began
-      if (faults.length === 0 || this.cleanMs > CLEAN_WITHIN_MS) return faults
-      await delay(100)
-    }
-  }
-
-  /** What reconcile would still do, once it has had its time. */
-  async unfinished (): Promise<object> {
-    for (const deadline = Date.now() + CLEAN_WITHIN_MS; ;) {
-      const { actions, backlog, drift } = await this.fleet.ask('/v1/reconcile', { dryRun: true }) as { actions: object[], backlog: number, drift: number }
-      if (Date.now() > deadline || (actions.length === 0 && backlog === 0 && drift === 0)) return { actions, backlog, drift }
-      await delay(200)
-    }
+  /** The certificates that the devices have. */
+  async certificates (): Promise<Set<string>> {
+    const devices = [...this.patients, ...this.bystanders].map(({ device }) => device)
+    const stories = await Promise.all(devices.map(async ({ serialNumber }) => await this.fleet.ask(`/v1/devices/${serialNumber}`) as Story))
+    return new Set(stories.map(({ certificateId = '' }) => certificateId))
   }
 }
 
@@ -244,16 +225,16 @@ async function matrix (t: Test, cells: readonly Cell[], size: number): Promise<v
     t.strictSame(faults, [], `${where}, ${cell.step.way}: ${nameOf(cell)}${struckAt > 0 ? '' : ', a device that did not come so far'}`)
     if (struckAt > 0) cures.push({ ms: Math.max(...attempts.map(({ endedAt }) => endedAt)) - struckAt, cell, answers: answersOf(attempts) })
   }
-  const leftovers = await world.leftovers()
+  const leftovers = await holdsOnly(world.fleet, await world.certificates(), CLEAN_WITHIN_MS)
   t.equal(world.patients.length, cells.length, `${where}: every cell was run`)
-  t.strictSame(leftovers, [], `${where}: AWS IoT holds one ACTIVE certificate for each device, and no other`)
+  t.strictSame(leftovers.faults, [], `${where}: AWS IoT holds one ACTIVE certificate for each device, and no other`)
   t.strictSame(observer.violations, [], `${where}: no device ever had two ACTIVE certificates`)
-  t.strictSame(await world.unfinished(), { actions: [], backlog: 0, drift: 0 }, `${where}: reconcile has nothing left to do`)
+  t.strictSame(await unfinished(world.fleet, CLEAN_WITHIN_MS), { actions: [], backlog: 0, drift: 0 }, `${where}: reconcile has nothing left to do`)
 
-  violations += leftovers.length + observer.violations.length
+  violations += leftovers.faults.length + observer.violations.length
   const keysLost = world.patients.filter(({ attempts }) => !attempts.some(({ vended }) => vended))
   t.comment(`${where} on ${BEST_ENGINE.name}: ${world.patients.length} cells (${world.bystanders.length} more devices), ${violations} violations; ${observer.activations} activations seen; ` +
-    `clean ${world.cleanMs} ms after the last cell; ran ${ranMs} ms; ` +
+    `clean ${leftovers.ms} ms after the last cell; ran ${ranMs} ms; ` +
     `key-not-recoverable after a commit: ${keysLost.map(({ cell }) => nameOf(cell)).join(', ') || 'none'}`)
   for (const { ms, cell, answers } of cures.sort((a, b) => b.ms - a.ms).slice(0, 3)) {
     t.comment(`${where}: among the slowest cures, ${ms} ms after the strike: ${cell.step.way}, ${nameOf(cell)}: ${answers}`)

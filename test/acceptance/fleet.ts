@@ -1,5 +1,6 @@
 // Replicas of the built service as production runs them, each behind proxies of its own to one local AWS and one DynamoDB.
 import { createHash, randomBytes } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Test } from 'tap'
 import { type Decider, startAwsProxy } from './aws-proxy.ts'
 import { type Engine, type LocalAws, startLocalAws, startProduction } from './service-process.ts'
@@ -74,5 +75,34 @@ async function startReplica (t: Test, name: string, aws: LocalAws, decider: Deci
     async start () {
       running = await startProduction(t, behind, env)
     }
+  }
+}
+
+/**
+ * Waits until AWS IoT holds these certificates, ACTIVE, and no other: each that crashes left has been deleted. What is wrong when that
+ * does not come, and how long it took.
+ */
+export async function holdsOnly (fleet: Fleet, wanted: ReadonlySet<string>, withinMs: number): Promise<{ faults: string[], ms: number }> {
+  const began = Date.now()
+  for (;;) {
+    const held = await fleet.aws.certificates()
+    const faults = held.filter(({ certificateId = '', status }) => !wanted.has(certificateId) || status !== 'ACTIVE')
+      .map(({ certificateId = '', status }) => `${status} ${certificateId}${wanted.has(certificateId) ? '' : ', which no device has'}`)
+    const ids = new Set(held.map(({ certificateId }) => certificateId))
+    faults.push(...[...wanted].filter(id => !ids.has(id)).map(id => `${id} is gone`))
+    const ms = Date.now() - began
+    if (faults.length === 0 || ms > withinMs) return { faults, ms }
+    await delay(100)
+  }
+}
+
+interface Report { readonly actions: readonly object[], readonly backlog: number, readonly drift: number }
+
+/** What reconcile would still do, once it has had its time. */
+export async function unfinished (fleet: Fleet, withinMs: number): Promise<Report> {
+  for (const deadline = Date.now() + withinMs; ;) {
+    const { actions, backlog, drift } = await fleet.ask('/v1/reconcile', { dryRun: true }) as Report
+    if (Date.now() > deadline || (actions.length === 0 && backlog === 0 && drift === 0)) return { actions, backlog, drift }
+    await delay(200)
   }
 }
