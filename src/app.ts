@@ -62,6 +62,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     credentials: surroundings.credentials,
     observe (service, operation, result, durationMs) {
       metrics.awsCalls.inc({ service, operation, result })
+      metrics.dependencyUp.set({ dependency: service === 'iot' ? 'aws-iot' : service }, isAnswer(result) ? 1 : 0)
       metrics.awsSeconds.observe({ service, operation }, durationMs / 1000)
     }
   }
@@ -112,7 +113,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     connection: async () => ({ endpoint: await controlPlane.endpoint(), rootCaPem }),
     renewAfter: certificate => renewAfter(certificate, config.RENEW_AFTER_MS)
   })
-  await service.register(deviceRoutes, { registry })
+  await service.register(deviceRoutes, { registry, operate: useCases.operate })
   await service.register(reconcileRoutes, { reconcile: useCases.reconcile })
   service.refuseOtherMethods()
   await service.ready()
@@ -145,6 +146,11 @@ function serverOptions (config: Config, { log, tls }: Surroundings): FastifyServ
     clientErrorHandler: (error, socket) => answerUnreadable(error, socket, log),
     frameworkErrors: sendFrameworkError
   } as FastifyServerOptions
+}
+
+/** Whether a call's result shows that the dependency works, even where it refused the call. */
+function isAnswer (result: string): boolean {
+  return result === 'ok' || (/Exception$/.test(result) && !/Internal|Unavailable/.test(result))
 }
 
 /** The caller's request id where it is a plain one, so that its logs and ours can be joined; else a new one. */

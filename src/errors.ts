@@ -4,7 +4,7 @@
  */
 const TABLE = {
   'malformed-json': entry(400, 'The body is not valid JSON', 'Send one JSON object.'),
-  'invalid-request': entry(400, 'The request does not fit the schema', 'Correct the members named in `errors`.'),
+  'invalid-request': entry(400, 'The request does not fit the schema', 'Correct what `detail` and `errors` name.'),
   'csr-rejected': entry(400, 'The certificate signing request was refused', 'Make a new CSR that follows `detail`; `reason` is stable.'),
   'device-not-authorized': entry(401, 'Serial number and registration token do not match a device', 'Check both; ask the operator for a new token.'),
   unauthenticated: entry(401, 'The API key is missing or unknown', 'Send `Authorization: Bearer` with a valid API key.'),

@@ -4,8 +4,9 @@ import type { Config } from './config.ts'
 import { CvmError, ERRORS } from './errors.ts'
 import type { Metrics } from './plugins/metrics.ts'
 import type { ControlPlane } from './vending/control-plane.ts'
+import type { Device, Operation } from './vending/device.ts'
 import type { DeviceRegistry } from './vending/device-registry.ts'
-import { fulfil } from './vending/operate.ts'
+import { fulfil, operate } from './vending/operate.ts'
 import { reconcile } from './vending/reconcile.ts'
 import type { ReconcileReport, ReconcileRequest } from './vending/reconcile-run.ts'
 import type { TokenHasher } from './vending/registration-token.ts'
@@ -26,7 +27,7 @@ interface Parts {
 /** The use cases with their settings and a clock, and with eyes on them: metrics, and log lines from an allow-list. */
 export function observedUseCases (parts: Parts) {
   const deps = vendDeps(parts)
-  return { vend: observedVend(parts, deps), reconcile: observedReconcile(parts, deps) }
+  return { vend: observedVend(parts, deps), operate: observedOperate(parts, deps), reconcile: observedReconcile(parts, deps) }
 }
 
 function vendDeps ({ config, log, metrics, registry, controlPlane, hashToken }: Parts): VendDeps {
@@ -61,6 +62,26 @@ function observedVend ({ log, metrics }: Parts, deps: VendDeps) {
       metrics.vends.inc({ way, outcome: isRefusal ? 'refused' : 'failed' })
       throw cause
     }
+  }
+}
+
+interface Wish {
+  serialNumber: string
+  operation: Operation
+  actor: string
+  reason: string
+  requestId: string
+  /** For `reset`: the new token. */
+  registrationToken?: string
+}
+
+function observedOperate ({ log, hashToken }: Parts, deps: VendDeps) {
+  return async ({ serialNumber, operation, actor, reason, requestId, registrationToken }: Wish): Promise<Device> => {
+    const token = registrationToken === undefined ? {} : { tokenHash: hashToken(serialNumber, registrationToken) }
+    const pending = { operation, operationId: randomUUID(), actor, reason, ...token }
+    const device = await operate(serialNumber, pending, requestId, deps)
+    log.info({ requestId, serialNumber, operation, actor, state: device.state }, 'operated')
+    return device
   }
 }
 

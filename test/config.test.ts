@@ -3,6 +3,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { openssl } from './fixtures/openssl.ts'
+import { newKey } from './fixtures/vending.ts'
 import { ConfigError, SETTINGS, allowed, readConfig } from '../src/config.ts'
 
 type Env = Record<string, string | undefined>
@@ -16,6 +18,9 @@ const file = join(dir, 'file.pem')
 writeFileSync(file, 'x')
 const empty = join(dir, 'empty.pem')
 writeFileSync(empty, '')
+const [cert, key, otherKey] = [join(dir, 'cert.pem'), join(dir, 'key.pem'), join(dir, 'other-key.pem')]
+await openssl(['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', key, '-out', cert, '-subj', '/CN=localhost'])
+writeFileSync(otherKey, newKey())
 
 function faultsOf (env: Env): readonly string[] {
   try {
@@ -99,10 +104,28 @@ await t.test('rules between settings', async t => {
   isFaulty(t, { TLS_CERT_FILE: join(dir, 'nope'), TLS_KEY_FILE: file }, /^TLS_CERT_FILE must name a file that can be read/)
   isFaulty(t, { ROOT_CA_FILE: dir }, /^ROOT_CA_FILE must name a file/)
   isFaulty(t, { ROOT_CA_FILE: empty }, /^ROOT_CA_FILE must name a file/)
-  isFaulty(t, { TLS_CERT_FILE: file, TLS_KEY_FILE: file, ROOT_CA_FILE: file })
+  isFaulty(t, { TLS_CERT_FILE: cert, TLS_KEY_FILE: key, ROOT_CA_FILE: file })
+  const pair = /^TLS_CERT_FILE and TLS_KEY_FILE must hold a certificate and its unencrypted private key/
+  for (const [wrongCert, wrongKey] of [[key, cert], [cert, otherKey], [cert, file], [file, key]] as const) {
+    isFaulty(t, { TLS_CERT_FILE: wrongCert, TLS_KEY_FILE: wrongKey }, pair)
+  }
   isFaulty(t, { VEND_DEADLINE_MS: '30000' }, /^CLAIM_LIFETIME_MS must be greater than VEND_DEADLINE_MS/)
   isFaulty(t, { CLAIM_LIFETIME_MS: '20000' }, /^CLAIM_LIFETIME_MS must be greater than VEND_DEADLINE_MS/)
   isFaulty(t, { CLAIM_LIFETIME_MS: '20001' })
+})
+
+await t.test('API keys', async t => {
+  const hash = 'ab'.repeat(32)
+  t.strictSame(readConfig({}).API_KEYS, [])
+  t.strictSame(readConfig({ API_KEYS: ` ops.1:operator:${hash} , line-7:line:${hash},a:auditor:${hash},` }).API_KEYS, [
+    { name: 'ops.1', role: 'operator', hash }, { name: 'line-7', role: 'line', hash }, { name: 'a', role: 'auditor', hash }
+  ])
+  const wrong = ['secret-key-itself', `a:root:${hash}`, `:operator:${hash}`, `a:operator:${hash}00`, `a:operator:${hash.toUpperCase()}`, `a b:operator:${hash}`]
+  for (const entry of wrong) {
+    const faults = faultsOf({ API_KEYS: `a:operator:${hash},${entry}` })
+    t.match(faults, [/^API_KEYS must hold entries name:role:hash/])
+    t.notOk(faults.join('').includes(entry), 'what may be a key is not echoed')
+  }
 })
 
 await t.test('trusted networks', async t => {

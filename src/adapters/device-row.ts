@@ -44,6 +44,7 @@ export function deviceOf (row: DeviceRow): Device {
     state: row.state ?? (wasVendedByOldService(row) ? 'ACTIVE' : 'REGISTERED'),
     isLegacy: row.state === undefined,
     tokenHash: row.tokenHash,
+    legacyCertificateId: /:cert\/([0-9a-f]{64})$/.exec(row.certinfo ?? '')?.[1],
     legacyToken: typeof row.deviceToken === 'string' ? row.deviceToken : undefined,
     tokenExpiresAt: row.tokenExpiresAt,
     claim: row.claimId === undefined ? undefined : { claimId: row.claimId, claimExpiresAt: row.claimExpiresAt ?? 0 },

@@ -39,6 +39,7 @@ export interface Change { serialNumber: string, condition: string, update: strin
 export class DeviceRows {
   readonly client: DynamoDBDocumentClient
   readonly tableName: string
+  #sendsOldItems = false
 
   constructor (client: DynamoDBDocumentClient, tableName: string) {
     this.client = client
@@ -69,10 +70,18 @@ export class DeviceRows {
       return { applied: true, device: deviceOf(Attributes as DeviceRow) }
     } catch (cause) {
       if (!(cause instanceof ConditionalCheckFailedException)) throw unavailable(cause)
-      // Some stand-ins for DynamoDB send no old item; a read right after decides as well, only later.
-      const device = cause.Item ? deviceOf(unmarshall(cause.Item) as DeviceRow) : await this.find(serialNumber)
-      return { applied: false, device }
+      return { applied: false, device: await this.#inTheWay(serialNumber, cause) }
     }
+  }
+
+  /**
+   * Some stand-ins for DynamoDB send no old item; there a read right after decides as well, only later. Once an engine has sent one, an
+   * item that is missing means that there is none: a read for unknown devices alone would tell them from wrong tokens (G7).
+   */
+  async #inTheWay (serialNumber: string, { Item }: ConditionalCheckFailedException): Promise<Device | undefined> {
+    this.#sendsOldItems ||= Item !== undefined
+    if (Item) return deviceOf(unmarshall(Item) as DeviceRow)
+    return this.#sendsOldItems ? undefined : this.find(serialNumber)
   }
 }
 

@@ -175,12 +175,13 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
   fulfil (device: Device, change: Fulfilment, author: { now: number, requestId: string }): Promise<WriteResult> {
     const { certificate, pending } = device
     const { certificateId = '' } = certificate ?? {}
+    const retired = certificate?.certificateId ?? device.legacyCertificateId
     const { tokenHash, tokenExpiresAt, stateBefore } = change
     const told = { actor: pending?.actor ?? '', reason: pending?.reason ?? '', ...(certificate && { certificateId }) }
     const history = change.event ? story(device, author, change.event, told) : device.history
     const token = tokenHash ? setOrRemove({ tokenHash, tokenExpiresAt, tokenSpentAt: undefined, deviceToken: undefined }) : setOrRemove({})
     const before = setOrRemove({ stateBefore })
-    const retires = change.retiresCertificate && certificate
+    const retires = change.retiresCertificate && retired !== undefined
     return this.#rows.change({
       serialNumber: device.serialNumber,
       condition: all(
@@ -195,7 +196,7 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
         ...(device.isLegacy ? {} : { ':seen': device.state }),
         ...claimSeen(device),
         ...(certificate && { ':certificateId': certificateId }),
-        ...(retires && { ':retiring': new Set([certificateId]) }),
+        ...(retires && { ':retiring': new Set([retired]) }),
         ':to': change.to,
         ':history': history,
         ...token.values,

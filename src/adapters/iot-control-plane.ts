@@ -21,6 +21,8 @@ interface IotSettings {
   endpoint: string | undefined
 }
 
+const RETRY_AFTER_MS = 2_000
+
 /** The most that AWS IoT lists at a time. */
 const PAGE_SIZE = 250
 
@@ -48,7 +50,7 @@ export class IotControlPlane implements ControlPlane {
     const command = new CreateKeysAndCertificateCommand({ setAsActive: false })
     const answer = await failing(this.#settings.issuing.send(command, { abortSignal: signal }))
     const { PublicKey, PrivateKey } = answer.keyPair ?? {}
-    if (!PublicKey || !PrivateKey) throw new CvmError('aws-iot-unavailable', { detail: 'AWS IoT sent no key pair' })
+    if (!PublicKey || !PrivateKey) throw new CvmError('aws-iot-unavailable', { detail: 'AWS IoT sent no key pair', retryAfterMs: RETRY_AFTER_MS })
     return { ...issuedOf(answer), keyPair: { publicKey: PublicKey, privateKey: PrivateKey } }
   }
 
@@ -161,7 +163,7 @@ export class IotControlPlane implements ControlPlane {
 
   async #describeEndpoint (): Promise<string> {
     const { endpointAddress } = await failing(this.#settings.binding.send(new DescribeEndpointCommand({ endpointType: 'iot:Data-ATS' })))
-    if (!endpointAddress) throw new CvmError('aws-iot-unavailable', { detail: 'AWS IoT named no endpoint' })
+    if (!endpointAddress) throw new CvmError('aws-iot-unavailable', { detail: 'AWS IoT named no endpoint', retryAfterMs: RETRY_AFTER_MS })
     return endpointAddress
   }
 
@@ -179,7 +181,7 @@ export class IotControlPlane implements ControlPlane {
 
 function issuedOf (answer: { [K in keyof IssuedCertificate]?: string | undefined }): IssuedCertificate {
   const { certificateId, certificateArn, certificatePem } = answer
-  if (!certificateId || !certificateArn || !certificatePem) throw new CvmError('aws-iot-unavailable', { detail: 'AWS IoT sent no certificate' })
+  if (!certificateId || !certificateArn || !certificatePem) throw new CvmError('aws-iot-unavailable', { detail: 'AWS IoT sent no certificate', retryAfterMs: RETRY_AFTER_MS })
   return { certificateId, certificateArn, certificatePem }
 }
 
@@ -200,9 +202,9 @@ function failureOf (cause: unknown): CvmError {
   if (cause instanceof CvmError) return cause
   const name = nameOf(cause)
   const status = (cause as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode ?? 0
-  if (name === 'AbortError') return new CvmError('deadline-exceeded', { retryAfterMs: 2_000, cause })
-  if (/Throttl|TooManyRequests/.test(name) || status === 429) return new CvmError('aws-iot-throttled', { retryAfterMs: 2_000, cause })
+  if (name === 'AbortError') return new CvmError('deadline-exceeded', { retryAfterMs: RETRY_AFTER_MS, cause })
+  if (/Throttl|TooManyRequests/.test(name) || status === 429) return new CvmError('aws-iot-throttled', { retryAfterMs: RETRY_AFTER_MS, cause })
   // A body that is no JSON, such as a proxy's page, reaches us as a SyntaxError with whatever status it came with.
   if (status >= 400 && status < 500 && name !== 'SyntaxError') return new CvmError('aws-iot-refused', { cause })
-  return new CvmError('aws-iot-unavailable', { retryAfterMs: 2_000, cause })
+  return new CvmError('aws-iot-unavailable', { retryAfterMs: RETRY_AFTER_MS, cause })
 }

@@ -11,6 +11,14 @@ interface ConnectionOptions { url?: string, ca?: string, keyFile?: string, json?
 
 interface Action { step: string, outcome: string, serialNumber?: string, certificateId?: string, detail?: string }
 
+const OPERATIONS = {
+  reset: 'revoke the certificate and give a new registration token, which is printed once',
+  revoke: 'revoke the certificate for good; a reset lets the device start anew',
+  disable: 'pause the device: its certificate becomes INACTIVE',
+  enable: 'end the pause',
+  decommission: 'revoke the certificate and refuse the device for ever'
+}
+
 const PATIENCE = { timeoutMs: 120_000 }
 
 /** `cvm operator …`: what operators ask of the service. Its actions throw `Failure`. */
@@ -23,6 +31,11 @@ export function operatorCommand (): Command {
     .description('finish or undo what crashes left, now; the service does so by itself every interval')
     .option('--dry-run', 'say what would be done, and do nothing')
     .action(reconcile)
+  for (const [operation, what] of Object.entries(OPERATIONS)) {
+    withConnection(command.command(`${operation} <serial>`)).description(what)
+      .requiredOption('--reason <text>', 'why; kept in the history')
+      .action((serial: string, options: ConnectionOptions & { reason: string }) => operate(operation, serial, options))
+  }
   return command
 }
 
@@ -46,6 +59,14 @@ async function show (serial: string, options: ConnectionOptions): Promise<void> 
     const more = [certificateId && `certificate ${certificateId}`, actor && `by ${actor}`, reason && `because: ${reason}`]
     print(printable([at, event?.padEnd(14), `request ${requestId}`, ...more.filter(Boolean)].join('  ')))
   }
+}
+
+async function operate (operation: string, serial: string, options: ConnectionOptions & { reason: string }): Promise<void> {
+  const path = `v1/devices/${encodeURIComponent(serial)}/${operation}`
+  const { body } = await postUntilAnswered(await connect(options), path, { reason: options.reason }, PATIENCE)
+  if (options.json) return print(JSON.stringify(body, null, 2))
+  print(`${serial} is ${printable(String(body.state))}`)
+  if (body.registrationToken !== undefined) print(`registration token  ${printable(String(body.registrationToken))}`)
 }
 
 async function reconcile (options: ConnectionOptions & { dryRun?: boolean }): Promise<void> {

@@ -34,7 +34,8 @@ const KINDS = [
   'kafka', 'openSearch', 'location'
 ]
 const MEMBERS = ['sql', 'description', 'actions', 'ruleDisabled', 'awsIotSqlVersion', 'errorAction']
-const SQL_VERSIONS = { values: ['2015-10-08', '2016-03-23', 'beta'] }
+// The last is what AWS's post on just-in-time registration has one choose.
+const SQL_VERSIONS = { values: ['2015-10-08', '2016-03-23', 'beta', '2016-03-23-beta'] }
 const MAX_ACTIONS = 10
 const MAX_HEADERS = 100
 const URL_TEXT = { min: 1, max: 2000 }

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import type { FastifyInstance } from 'fastify'
 import { type Static, Type } from 'typebox'
@@ -28,19 +29,57 @@ const DeviceAnswer = Type.Object({
   }))
 })
 
-/** What is known of devices. */
-export async function deviceRoutes (base: FastifyInstance, { registry }: { registry: DeviceRegistry }): Promise<void> {
+/** `registrationToken` is there for `reset` alone, and nowhere else again. */
+const OperationAnswer = Type.Object({ ...DeviceAnswer.properties, registrationToken: Type.Optional(Type.String()) })
+
+const Params = Type.Object({ serialNumber: Type.String({ pattern: SERIAL_NUMBER }) })
+
+const Reason = Type.Object({
+  reason: Type.String({ minLength: 1, maxLength: 200, pattern: '^[^\\u0000-\\u001f\\u007f]*$', description: 'why; kept in the history' })
+}, { additionalProperties: false })
+
+const OPERATIONS = ['reset', 'revoke', 'disable', 'enable', 'decommission'] as const
+
+interface DeviceRoutesOptions {
+  registry: DeviceRegistry
+  /** Carries out an operator's wish; for `reset` with the new token. */
+  operate: (wish: Wish) => Promise<Device>
+}
+
+interface Wish {
+  serialNumber: string
+  operation: typeof OPERATIONS[number]
+  actor: string
+  reason: string
+  requestId: string
+  registrationToken?: string
+}
+
+/** What is known of devices, and what operators do to them. */
+export async function deviceRoutes (base: FastifyInstance, { registry, operate }: DeviceRoutesOptions): Promise<void> {
   const app = base.withTypeProvider<TypeBoxTypeProvider>()
 
   app.get('/v1/devices/:serialNumber', {
     config: { access: ['operator', 'auditor'] },
-    schema: { params: Type.Object({ serialNumber: Type.String({ pattern: SERIAL_NUMBER }) }), response: { 200: DeviceAnswer } }
+    schema: { params: Params, response: { 200: DeviceAnswer } }
   }, async (request, reply) => {
     const device = await registry.find(request.params.serialNumber)
     if (!device) throw new CvmError('device-not-found')
     reply.header('cache-control', 'no-store')
     return answerOf(device)
   })
+
+  for (const operation of OPERATIONS) {
+    app.post(`/v1/devices/:serialNumber/${operation}`, {
+      config: { access: ['operator'] },
+      schema: { params: Params, body: Reason, response: { 200: OperationAnswer } }
+    }, async ({ params, body, caller, id: requestId }, reply) => {
+      const token = operation === 'reset' ? { registrationToken: randomBytes(32).toString('base64url') } : {}
+      const device = await operate({ ...params, ...body, ...token, operation, actor: caller?.name ?? '', requestId })
+      reply.header('cache-control', 'no-store')
+      return { ...answerOf(device), ...token }
+    })
+  }
 }
 
 /** A device for people; built from an allow-list, so that no token or hash slips in. */

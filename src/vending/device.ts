@@ -79,6 +79,8 @@ export interface Device {
   tokenHash: string | undefined
   /** Made by the old services and not changed since: its state is what their attributes say. */
   isLegacy: boolean
+  /** The certificate that an old service vended, of which only the id is known. */
+  legacyCertificateId: string | undefined
   /** A row made by the old services holds its token in plain text until its first use replaces it. */
   legacyToken: string | undefined
   /** The token may not start a vend from then on; a vend that has begun may be finished. */

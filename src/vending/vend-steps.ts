@@ -140,7 +140,7 @@ export async function commit (run: Run, device: Device): Promise<Certificate> {
   if (result.applied) return certificate
   const now = result.device
   if (now?.state === 'ACTIVE' && hasCertificate(result, certificate.certificateId)) return certificate
-  await makeAwsAgree(certificate.certificateId, now, run.controlPlane, run.signal)
+  await makeAwsAgree(certificate.certificateId, now, run.controlPlane, run.deadline())
   throw new ClaimLost(now)
 }
 
@@ -163,7 +163,8 @@ export async function giveBack (run: Run, device: Device): Promise<void> {
 /** Deletes a certificate that was just made and never used; true when it is certainly gone. */
 async function discard (run: Run, certificateId: string): Promise<boolean> {
   try {
-    await run.controlPlane.deleteUnbound(certificateId, run.signal)
+    // With a time of its own: the vend's may be what has run out.
+    await run.controlPlane.deleteUnbound(certificateId, run.deadline())
     return true
   } catch (cause) {
     run.onLeftover('certificate', run.request.requestId, cause)

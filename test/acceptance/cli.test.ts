@@ -38,7 +38,7 @@ await onEachEngine(t, async (t, engine) => {
 
   await t.test('the commands that the service prints at its start work as they stand', async t => {
     const printed = [...service.output().matchAll(/^ +npm run cvm -- (.+)$/gm)].map(([, line = '']) => line.replace('my-device', out).split(' '))
-    t.equal(printed.length, 3)
+    t.equal(printed.length, 4)
     for (const args of printed) {
       const { exit, output } = await cvm(...args)
       t.match({ exit, output }, { exit: 0 }, `cvm ${args.join(' ')}`)

@@ -10,7 +10,7 @@ import { LOCAL_AWS, type RunningProcess, SERVER, folder, start } from './process
 /** A DynamoDB to run a story on; without a url the service starts dynalite. */
 export interface Engine { readonly name: string, readonly url?: string }
 
-export type Endpoints = Readonly<Record<'serviceUrl' | 'opsUrl' | 'iotUrl' | 'dynamodbUrl' | 'mqttUrl', string>>
+type Endpoints = Readonly<Record<'serviceUrl' | 'opsUrl' | 'iotUrl' | 'dynamodbUrl' | 'mqttUrl', string>>
 
 export interface Device { readonly serialNumber: string, readonly registrationToken: string }
 
@@ -28,7 +28,7 @@ export interface Aws {
 }
 
 /** The local AWS without the service. */
-export interface LocalAws extends Aws, Pick<Endpoints, 'iotUrl' | 'dynamodbUrl' | 'mqttUrl'> { readonly rootCa: string }
+export interface LocalAws extends RunningProcess, Aws, Pick<Endpoints, 'iotUrl' | 'dynamodbUrl' | 'mqttUrl'> { readonly rootCa: string }
 
 export interface ServiceProcess extends Endpoints, RunningProcess, Aws {
   /** CVM_LOCAL_DIR. */
@@ -76,14 +76,14 @@ export async function startService (t: Test, engine: Engine, env: Record<string,
 }
 
 /** Starts the local AWS alone, as `docker-compose.yml` does. */
-export async function startLocalAws (t: Test, engine: Engine): Promise<LocalAws> {
-  const dir = folder(t)
-  const ports = { ...FREE_PORTS, CVM_LOCAL_DIR: dir, ...engine.url && { AWS_ENDPOINT_URL_DYNAMODB: engine.url } }
-  const local = start(t, process.execPath, [LOCAL_AWS], ports)
+export async function startLocalAws (t: Test, engine: Engine, env: Record<string, string> = {}): Promise<LocalAws> {
+  const dir = env['CVM_LOCAL_DIR'] ?? folder(t)
+  const settings = { ...FREE_PORTS, CVM_LOCAL_DIR: dir, ...engine.url && { AWS_ENDPOINT_URL_DYNAMODB: engine.url }, ...env }
+  const local = start(t, process.execPath, [LOCAL_AWS], settings)
   const [, iotUrl, mqttUrl, dynamodbUrl] = await local.said(output =>
     /AWS IoT API +(\S+)\nMQTT +(\S+)\nDynamoDB +(\S+)\n/.exec(output) ?? undefined) as unknown as [string, string, string, string]
   const endpoints = { iotUrl, mqttUrl, dynamodbUrl }
-  return { ...endpoints, ...aws(t, endpoints, `acceptance-${randomUUID()}`), rootCa: join(dir, 'root-ca.pem') }
+  return { ...local, ...endpoints, ...aws(t, endpoints, `acceptance-${randomUUID()}`), rootCa: join(dir, 'root-ca.pem') }
 }
 
 /** Starts the service as production does, on AWS endpoints that are there already, and waits until it is ready. */

@@ -7,12 +7,15 @@ import type { Test } from 'tap'
 import { openssl } from '../fixtures/openssl.ts'
 import type { Device } from './service-process.ts'
 
-interface Ended { readonly code: number, readonly stdout: string, readonly stderr: string }
+export interface Ended { readonly code: number, readonly stdout: string, readonly stderr: string }
+
+/** Where and with which environment a tool runs; the test's own unless given. */
+interface Surroundings { readonly timeout?: number, readonly cwd?: string, readonly env?: NodeJS.ProcessEnv }
 
 /** Runs a tool to its end, whatever that is; 127 when the machine does not have it. */
-export function tool (file: string, args: readonly string[], input = '', timeout = 60_000): Promise<Ended> {
+export function tool (file: string, args: readonly string[], input = '', { timeout = 60_000, ...surroundings }: Surroundings = {}): Promise<Ended> {
   return new Promise(resolve => {
-    const child = execFile(file, [...args], { timeout, maxBuffer: 1 << 26 }, (error, stdout, stderr) => {
+    const child = execFile(file, [...args], { ...surroundings, timeout, maxBuffer: 1 << 26 }, (error, stdout, stderr) => {
       const code = error === null ? 0 : error.code === 'ENOENT' ? 127 : Number(error.code ?? -1)
       resolve({ code, stdout, stderr })
     })
@@ -93,19 +96,28 @@ export function storeVended (dir: string, vended: Vended, keyFile: string): Requ
   return { certFile, caFile, keyFile, endpoint: vended.endpoint }
 }
 
+/** What mosquitto's clients say when the broker ends the connection; which of these depends on how far they had come. */
+export const CUT_OFF = /The connection was (refused|lost)\.|Broken pipe|Connection reset by peer/
+
 /** Runs a client of mosquitto's against the broker that the device was told; 3.1.1, which is what firmware speaks. */
 export async function mosquitto (client: 'mosquitto_pub' | 'mosquitto_rr', files: DeviceFiles, args: readonly string[]): Promise<Ended> {
   const { caFile, endpoint, certFile, keyFile } = files
   const [host = '', port = '8883'] = endpoint.split(':')
   return await tool(client, ['-V', 'mqttv311', '-h', host, '-p', port, '--cafile', caFile,
-    ...certFile && keyFile ? ['--cert', certFile, '--key', keyFile] : [], ...args], '', 20_000)
+    ...certFile && keyFile ? ['--cert', certFile, '--key', keyFile] : [], ...args], '', { timeout: 20_000 })
 }
 
-/** Whether mosquitto's clients are here; when not, says what is left out and why, also where the reporter is terse. */
+/** Whether mosquitto's clients are here; when not, says what is left out and why. */
 export async function hasMosquitto (t: Test): Promise<boolean> {
-  const { code } = await tool('mosquitto_pub', ['--help'])
-  if (code !== 127) return true
-  const reason = 'not tested, because mosquitto_pub is not installed (Debian: mosquitto-clients): MQTT with the vended files by clients of others'
+  return await hasTool(t, ['mosquitto_pub', '--help'], 'Debian: mosquitto-clients', 'MQTT with the vended files by clients of others')
+}
+
+/** Whether a tool is here, asked by running it; when not, says what is left out and why, also where the reporter is terse. */
+export async function hasTool (t: Test, [file, ...args]: [string, ...string[]], source: string, untested: string): Promise<boolean> {
+  const { code } = await tool(file, args)
+  // mosquitto's clients end with 1 after their help.
+  if (code !== 127 && (code === 0 || args[0] === '--help')) return true
+  const reason = `not tested, because ${[file, ...args].join(' ')} cannot be run here (${source}): ${untested}`
   console.error(reason)
   t.pass(reason, { skip: reason })
   return false

@@ -3,8 +3,8 @@ import { createHash, webcrypto } from 'node:crypto'
 import * as x509 from '@peculiar/x509'
 
 const DAY_MS = 86_400_000
-export const P256_SHA256 = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' }
-export const RSA_SHA256 = rsa(2048, 'SHA-256')
+const P256_SHA256 = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' }
+const RSA_SHA256 = rsa(2048, 'SHA-256')
 
 /** A certificate as tests need it, with whatever fault they want in it. */
 interface Wish {

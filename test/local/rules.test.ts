@@ -53,5 +53,9 @@ await t.test('rules that are none', async t => {
   await t.rejects(create("SELECT * FROM 'x'", http('https://a.example', { headers: [{ key: 'a', value: '${x y}' }] })), { name: 'SqlParseException' })
   await t.rejects(create("SELECT * FROM 'x'", [], 'with-hyphen'), { name: 'InvalidRequestException', message: /ruleName/ })
   await t.rejects(create("SELECT * FROM '$SYS/x'"), { name: 'InvalidRequestException', message: /filter/ })
+  const versioned = async (awsIotSqlVersion: string) =>
+    await iot.send(new aws.CreateTopicRuleCommand({ ruleName: 'versioned', topicRulePayload: { sql: "SELECT * FROM 'x'", actions: [], awsIotSqlVersion } }))
+  await t.rejects(versioned('2016-03-24'), { name: 'InvalidRequestException', message: /awsIotSqlVersion/ })
+  await t.resolves(versioned('2016-03-23-beta'), 'the version that the JITR post names')
   t.same((await iot.send(new aws.ListTopicRuleDestinationsCommand({}))).destinationSummaries, [], 'a refused rule leaves no destination')
 })

@@ -117,6 +117,8 @@ await t.test('as a process', async t => {
   }
   t.match(await said({ NODE_ENV: 'production' }), [1, /does not start when NODE_ENV=production/])
   t.match(await said({ LOCAL_IOT_PORT: 'x', LOCAL_MQTT_PORT: '70000' }), [1, /LOCAL_IOT_PORT must be .*\nLOCAL_MQTT_PORT must be/])
+  t.match(await said({ LOCAL_QUOTAS: '-1', LOCAL_FAULTS: '[{}]' }), [1, /LOCAL_QUOTAS must be .*\nLOCAL_FAULTS: "operation" must be/])
+  t.match(await said({ LOCAL_FAULTS: '{' }), [1, /LOCAL_FAULTS: .*JSON/])
   const child = run({ LOCAL_DYNAMODB_PORT: 'off' })
   const [addresses] = await once(child.stdout, 'data') as [Buffer]
   t.match(addresses.toString(), /DynamoDB {5}off\n/)

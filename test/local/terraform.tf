@@ -7,6 +7,7 @@ terraform {
 variable "url" {}
 variable "site" { default = "s1" }
 variable "action" { default = "iot:Connect" }
+variable "types" { default = 1 }
 
 provider "aws" {
   region                      = "us-east-1"
@@ -24,9 +25,13 @@ output "registration_code" { value = data.aws_iot_registration_code.this.registr
 data "aws_iot_endpoint" "this" { endpoint_type = "iot:Data-ATS" }
 output "endpoint" { value = data.aws_iot_endpoint.this.endpoint_address }
 
-resource "aws_iot_thing_type" "plain" { name = "Plain" }
+resource "aws_iot_thing_type" "plain" {
+  count = var.types
+  name  = "Plain"
+}
 resource "aws_iot_thing_type" "full" {
-  name = "Full"
+  count = var.types
+  name  = "Full"
   properties {
     description           = "all there is"
     searchable_attributes = ["site"]

@@ -13,13 +13,18 @@ import { CERTIFICATES, KEYS, certificateIdOf, newDevice, vend, vendKeys } from '
 import { listen, open, rawPost } from '../fixtures/wire.ts'
 
 const UNLIMITED = { RATE_LIMIT_SERIAL_MAX: '1000', RATE_LIMIT_ADDRESS_MAX: '10000' }
-const QUICK = { ...UNLIMITED, AWS_CALL_TIMEOUT_MS: '500', VEND_DEADLINE_MS: '1500', CLAIM_LIFETIME_MS: '3000' }
+/** For faults that take all the time there is. */
+const QUICK = { ...UNLIMITED, AWS_CALL_TIMEOUT_MS: '1000', VEND_DEADLINE_MS: '2000', CLAIM_LIFETIME_MS: '6000' }
 const engine = await BEST_ENGINE.start()
 const [iot, dynamodb] = [await startFaultyProxy(t), await startFaultyProxy(t)]
 dynamodb.forwardTo(engine.url)
-const service = await startService({ ...QUICK, AWS_ENDPOINT_URL_IOT: iot.url, AWS_ENDPOINT_URL_DYNAMODB: dynamodb.url })
-iot.forwardTo(service.aws.iotUrl)
-t.teardown(async () => { await service.close(); await engine.close() })
+const endpoints = { AWS_ENDPOINT_URL_IOT: iot.url, AWS_ENDPOINT_URL_DYNAMODB: dynamodb.url }
+const patient = await startService({ ...UNLIMITED, ...endpoints })
+const quick = await startService({ ...QUICK, ...endpoints })
+// One AWS account for both.
+iot.forwardTo(patient.aws.iotUrl)
+t.teardown(async () => { await patient.close(); await quick.close(); await engine.close() })
+const serviceFor = (fault: Fault) => fault === 'silence' ? quick : patient
 
 const HTML: Fault = { status: 503, headers: { 'content-type': 'text/html' }, body: '<html><body>Service Unavailable</body></html>' }
 const DENIED = awsError('AccessDeniedException', 403)
@@ -63,21 +68,22 @@ const PASSING: readonly (readonly [what: string, operation: string, fault: Fault
 
 t.teardown(() => { iot.fail(); dynamodb.fail() })
 await t.test('the endpoint that devices are told is asked for first', async t => {
-  const device = await newDevice(service)
+  const device = await newDevice(patient)
   const faults: readonly (readonly [Fault, ErrorCode])[] = [[DENIED, 'aws-iot-refused'], [HTML, 'aws-iot-unavailable'], ['reset', 'aws-iot-unavailable']]
   for (const [fault, code] of faults) {
     iot.fail(() => fault)
-    isProblem(t, await vend(service, device), code)
+    isProblem(t, await vend(patient, device), code)
   }
-  t.equal((await service.app.registry.find(device.serialNumber))?.state, 'REGISTERED', 'nothing is claimed')
+  t.equal((await patient.app.registry.find(device.serialNumber))?.state, 'REGISTERED', 'nothing is claimed')
   iot.fail()
-  t.equal((await vend(service, device)).statusCode, 201, 'a failure is not remembered')
+  t.equal((await vend(patient, device)).statusCode, 201, 'a failure is not remembered')
 })
 
 for (const [what, operation, fault, code, certificates] of IOT_FAULTS) {
   await t.test(`${operation}: ${what}`, async t => {
+    const service = serviceFor(fault)
     const device = await newDevice(service)
-    const made = await certificatesMadeDuring(service.iot, async () => {
+    const made = await certificatesMadeDuring(patient.iot, async () => {
       iot.fail(seen => seen === operation ? fault : undefined)
       const start = Date.now()
       const refused = await vend(service, device)
@@ -97,8 +103,9 @@ for (const [what, operation, fault, code, certificates] of IOT_FAULTS) {
 
 for (const [what, operation, fault] of PASSING) {
   await t.test(`${operation}, once: ${what}`, async t => {
+    const service = serviceFor(fault)
     const device = await newDevice(service)
-    const made = await certificatesMadeDuring(service.iot, async () => {
+    const made = await certificatesMadeDuring(patient.iot, async () => {
       let failed = false
       iot.fail(seen => {
         if (seen !== operation || failed) return undefined
@@ -118,8 +125,9 @@ for (const [what, operation, fault] of PASSING) {
 
 await t.test('key pairs: a lost answer of AWS IoT is not handed out, and the device is not locked out', async t => {
   for (const fault of ['lost answer', awsError('ThrottlingException', 400), 'silence'] as const) {
+    const service = serviceFor(fault)
     const device = await service.register()
-    const made = await certificatesMadeDuring(service.iot, async () => {
+    const made = await certificatesMadeDuring(patient.iot, async () => {
       iot.fail(seen => seen === 'CreateKeysAndCertificate' ? fault : undefined)
       isProblem(t, await vendKeys(service, device), typeof fault === 'object' ? 'aws-iot-throttled' : 'aws-iot-unavailable')
       iot.fail()
@@ -131,9 +139,9 @@ await t.test('key pairs: a lost answer of AWS IoT is not handed out, and the dev
 })
 
 await t.test('key pairs: nothing is committed for a caller who went away', async t => {
-  const port = await listen(service)
-  const device = await service.register()
-  const made = await certificatesMadeDuring(service.iot, async () => {
+  const port = await listen(patient)
+  const device = await patient.register()
+  const made = await certificatesMadeDuring(patient.iot, async () => {
     const hold = gate()
     iot.fail(seen => seen === 'AttachPolicy' ? hold.passed : undefined)
     const socket = open(port)
@@ -141,11 +149,11 @@ await t.test('key pairs: nothing is committed for a caller who went away', async
     const bindings = iot.seen.filter(seen => seen === 'AttachPolicy').length
     t.ok(await until(() => iot.seen.filter(seen => seen === 'AttachPolicy').length > bindings), 'its certificate is being bound')
     socket.resetAndDestroy()
-    t.ok(await until(async () => await total(service, 'cvm_http_requests_in_flight') === 0), 'it is gone')
+    t.ok(await until(async () => await total(patient, 'cvm_http_requests_in_flight') === 0), 'it is gone')
     hold.open()
-    t.ok(await until(async () => (await service.app.registry.find(device.serialNumber))?.history.at(-1)?.event === 'released'), 'the claim is given back')
+    t.ok(await until(async () => (await patient.app.registry.find(device.serialNumber))?.history.at(-1)?.event === 'released'), 'the claim is given back')
     iot.fail()
-    const answer = await vendKeys(service, device)
+    const answer = await vendKeys(patient, device)
     t.equal(answer.statusCode, 201, 'it gets another one')
     t.ok(answer.json().keyPair.privateKey)
   })
@@ -162,6 +170,7 @@ await t.test('DynamoDB at fault', async t => {
     silence: 'silence'
   }
   for (const [what, fault] of Object.entries(faults)) {
+    const service = serviceFor(fault)
     const device = await newDevice(service)
     dynamodb.fail(() => fault)
     const refused = await vend(service, device)
@@ -175,16 +184,16 @@ await t.test('DynamoDB at fault', async t => {
 await t.test('DynamoDB: each write done, its answer lost', async t => {
   for (let nth = 1; nth <= 3; nth++) {
     for (const tries of [1, 3]) {
-      const device = await newDevice(service)
-      const made = await certificatesMadeDuring(service.iot, async () => {
+      const device = await newDevice(quick)
+      const made = await certificatesMadeDuring(patient.iot, async () => {
         let count = 0
         dynamodb.fail(seen => seen === 'UpdateItem' && ++count >= nth && count < nth + tries ? 'lost answer' : undefined)
-        const answer = await vend(service, device)
+        const answer = await vend(quick, device)
         dynamodb.fail()
         if (tries === 1) t.equal(answer.statusCode, 201, `write ${nth}: the retry finds its own write`)
         else isProblem(t, answer, 'registry-unavailable', {}, `write ${nth}`)
-        t.ok(await until(async () => (await vend(service, device)).statusCode < 300), 'within a claim\'s life it is had')
-        t.equal(certificateIdOf((await vend(service, device)).json().certificatePem).length, 64)
+        t.ok(await until(async () => (await vend(quick, device)).statusCode < 300), 'within a claim\'s life it is had')
+        t.equal(certificateIdOf((await vend(quick, device)).json().certificatePem).length, 64)
       })
       t.equal(made.filter(([, status]) => status === 'ACTIVE').length, 1, `write ${nth}, lost ${tries} times: one ACTIVE`)
     }
@@ -206,7 +215,7 @@ await t.test('nothing listens where AWS should be', async t => {
 })
 
 await t.test('every failure was foreseen', async t => {
-  t.notMatch(service.logs(), 'internal-error')
+  for (const { logs } of [patient, quick]) t.notMatch(logs(), 'internal-error')
 })
 
 await t.test('work that outlives its request ends in a line without a word of AWS', async t => {
