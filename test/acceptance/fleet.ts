@@ -32,8 +32,10 @@ export const BEST_ENGINE: Engine = DYNAMODB_LOCAL ? { name: 'DynamoDB Local', ur
 export const TIMES = { CLAIM_LIFETIME_MS: 3_000, VEND_DEADLINE_MS: 2_500, RECONCILE_INTERVAL_MS: 1_000, AWS_CALL_TIMEOUT_MS: 1_500 }
 const ADMIT_ALL = { RATE_LIMIT_ADDRESS_MAX: '1000000', RATE_LIMIT_SERIAL_MAX: '1000000', MAX_EVENT_LOOP_DELAY_MS: '60000' }
 
-export async function startFleet (t: Test, size: number, decider: Decider, env: Record<string, string> = {}): Promise<Fleet> {
-  const aws = await startLocalAws(t, BEST_ENGINE)
+export async function startFleet (
+  t: Test, size: number, decider: Decider, env: Record<string, string> = {}, awsEnv: Record<string, string> = {}
+): Promise<Fleet> {
+  const aws = await startLocalAws(t, BEST_ENGINE, awsEnv)
   const key = randomBytes(24).toString('base64url')
   const settings = {
     ...Object.fromEntries(Object.entries(TIMES).map(([name, ms]) => [name, String(ms)])),

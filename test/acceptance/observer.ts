@@ -1,5 +1,5 @@
 // An observer who sees every call to AWS and its answer, and nothing else: whose certificate is whose, and which are ACTIVE when.
-import type { AwsAnswer, AwsCall } from './aws-proxy.ts'
+import type { AwsAnswer, AwsCall, Decider } from './aws-proxy.ts'
 
 export class Observer {
   /** What must never be, in words. */
@@ -84,6 +84,20 @@ export class Observer {
     this.activations++
     active.add(id)
     if (active.size > 1) this.violations.push(`device ${serialNumber} has ${active.size} ACTIVE certificates: ${[...active].join(', ')}`)
+  }
+}
+
+/** Lets everything pass, and the observer see it. */
+export function watchedBy (observer: Observer): Decider {
+  return {
+    before (call) {
+      observer.sent(call)
+      return 'pass'
+    },
+    after (call, answer) {
+      observer.answered(call, answer)
+      return 'pass'
+    }
   }
 }
 

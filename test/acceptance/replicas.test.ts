@@ -1,11 +1,10 @@
 // G1, G2, G4 under a crowd while replicas die: three processes, 64 clients, devices that ask twice or with two keys, and a SIGKILL every
 // time the replica killed before is back.
-import 'reflect-metadata'
 import { X509Certificate } from 'node:crypto'
-import * as x509 from '@peculiar/x509'
 import t from 'tap'
 import { BEST_ENGINE, holdsOnly, startFleet, unfinished } from './fleet.ts'
-import { Observer } from './observer.ts'
+import { keyAndRequest } from './key-and-request.ts'
+import { Observer, watchedBy } from './observer.ts'
 import { type Attempt, isPassing, persist } from './persistent-client.ts'
 
 t.setTimeout(600_000)
@@ -20,24 +19,12 @@ const TIMES = { CLAIM_LIFETIME_MS: '6000', VEND_DEADLINE_MS: '5000', AWS_CALL_TI
 const PATIENCE_MS = 90_000
 const CLEAN_WITHIN_MS = 40_000
 
-const KEY = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' }
-
 /** One client's errand: a request that is repeated until its answer is final. */
 interface Errand { readonly serialNumber: string, readonly body: string, readonly publicKey: Buffer, attempts: Attempt[] }
 
-async function keyAndRequest (device: { serialNumber: string }) {
-  const keys = await crypto.subtle.generateKey(KEY, true, ['sign', 'verify'])
-  const csr = await x509.Pkcs10CertificateRequestGenerator.create({ name: `CN=${device.serialNumber}`, keys, signingAlgorithm: KEY })
-  return { body: JSON.stringify({ ...device, certificateSigningRequest: csr.toString('pem') }), publicKey: Buffer.from(csr.publicKey.rawData) }
-}
-
 await t.test(`${DEVICES} devices, ${CLIENTS} clients, ${REPLICAS} replicas that are killed in turn, on ${BEST_ENGINE.name}`, async t => {
   const observer = new Observer()
-  const watch = {
-    before (call: Parameters<Observer['sent']>[0]) { observer.sent(call); return 'pass' as const },
-    after (...told: Parameters<Observer['answered']>) { observer.answered(...told); return 'pass' as const }
-  }
-  const fleet = await startFleet(t, REPLICAS, watch, TIMES)
+  const fleet = await startFleet(t, REPLICAS, watchedBy(observer), TIMES)
 
   const errands: Errand[] = []
   const register = async (n: number): Promise<void> => {
@@ -47,8 +34,8 @@ await t.test(`${DEVICES} devices, ${CLIENTS} clients, ${REPLICAS} replicas that 
     const requests = [first]
     if (n % EVERY === 0) requests.push(first)
     if (n % EVERY === EVERY / 2) requests.push(await keyAndRequest(device))
-    for (const { body, publicKey } of requests) {
-      observer.expect(serialNumber, (JSON.parse(body) as { certificateSigningRequest: string }).certificateSigningRequest)
+    for (const { body, csr, publicKey } of requests) {
+      observer.expect(serialNumber, csr)
       errands.push({ serialNumber, body, publicKey, attempts: [] })
     }
   }
