@@ -137,16 +137,15 @@ class World {
     }))
   }
 
-  /** A call that names no device is known by being the only one of its kind; the same cell of both ways can share it. */
+  /** A call that names no device is known by being the only one of its kind. */
   async alone (cells: readonly Cell[]): Promise<void> {
-    for (const name of new Set(cells.map(nameOf))) {
-      const group = cells.filter(cell => nameOf(cell) === name)
-      if (group[0]!.step.fresh) {
+    for (const cell of cells) {
+      if (cell.step.fresh) {
         await this.replica(0).kill()
         await this.replica(0).start()
       }
-      if (group[0]!.kind === 'kill') await this.killed(group)
-      else await Promise.all((await Promise.all(group.map(cell => this.hurt(cell, 0)))).map(patient => this.cure(patient, 0)))
+      if (cell.kind === 'kill') await this.killed([cell])
+      else await this.pooled([cell], 1)
     }
   }
 

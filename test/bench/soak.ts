@@ -92,7 +92,9 @@ async function soak (): Promise<boolean> {
 }
 
 /** One thing that a client does: mostly a new device, sometimes an old one again, or a request that must be refused. */
-async function errand (fleet: Fleet, observer: Observer, settled: Settled[], wrong: string[], counts: Record<string, number>): Promise<void> {
+async function errand (
+  fleet: Fleet, observer: Observer, settled: Settled[], wrong: string[], counts: Record<string, number>
+): Promise<void> {
   const url = () => fleet.replicas[0]!.url()
   const tell = (attempts: readonly Attempt[]) => {
     for (const { status, code } of attempts) counts[code ?? status] = (counts[code ?? status] ?? 0) + 1
