@@ -1,0 +1,110 @@
+// Replicas of the built service as production runs them, each behind proxies of its own to one local AWS and one DynamoDB.
+import { createHash, randomBytes } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Test } from 'tap'
+import { type Decider, startAwsProxy } from './aws-proxy.ts'
+import { type Engine, type LocalAws, startLocalAws, startProduction } from './service-process.ts'
+
+export interface Replica {
+  readonly name: string
+  readonly url: () => string
+  readonly opsUrl: () => string
+  readonly pid: () => number
+  /** SIGKILL; resolves once it is dead. */
+  readonly kill: () => Promise<void>
+  /** Starts it anew, on another port. */
+  readonly start: () => Promise<void>
+}
+
+export interface Fleet {
+  readonly aws: LocalAws
+  readonly replicas: readonly Replica[]
+  /** A route for operators, asked of a replica that lives. */
+  readonly ask: (path: string, body?: object) => Promise<unknown>
+}
+
+const DYNAMODB_LOCAL = process.env['TEST_DYNAMODB_LOCAL_URL']
+
+/** DynamoDB Local where there is one, because it is Amazon's own; else dynalite. */
+export const BEST_ENGINE: Engine = DYNAMODB_LOCAL ? { name: 'DynamoDB Local', url: DYNAMODB_LOCAL } : { name: 'dynalite' }
+
+/** Times small enough for a test, and only those limits lifted that would turn its requests away. */
+export const TIMES = { CLAIM_LIFETIME_MS: 3_000, VEND_DEADLINE_MS: 2_500, RECONCILE_INTERVAL_MS: 1_000, AWS_CALL_TIMEOUT_MS: 1_500 }
+const ADMIT_ALL = { RATE_LIMIT_ADDRESS_MAX: '1000000', RATE_LIMIT_SERIAL_MAX: '1000000', MAX_EVENT_LOOP_DELAY_MS: '60000' }
+
+export async function startFleet (
+  t: Test, size: number, decider: Decider, env: Record<string, string> = {}, awsEnv: Record<string, string> = {}
+): Promise<Fleet> {
+  const aws = await startLocalAws(t, BEST_ENGINE, awsEnv)
+  const key = randomBytes(24).toString('base64url')
+  const settings = {
+    ...Object.fromEntries(Object.entries(TIMES).map(([name, ms]) => [name, String(ms)])),
+    ...ADMIT_ALL,
+    TOKEN_PEPPER: randomBytes(32).toString('base64'),
+    API_KEYS: `crash:operator:${createHash('sha256').update(key).digest('hex')}`,
+    ...env
+  }
+  const replicas: Replica[] = []
+  for (let n = 0; n < size; n++) replicas.push(await startReplica(t, `replica-${n}`, aws, decider, settings))
+  return {
+    aws,
+    replicas,
+    async ask (path, body) {
+      const headers = { authorization: `Bearer ${key}`, ...body && { 'content-type': 'application/json' } }
+      const response = await fetch(replicas.at(-1)!.url() + path, { headers, ...body && { method: 'POST', body: JSON.stringify(body) } })
+      if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`)
+      return await response.json()
+    }
+  }
+}
+
+async function startReplica (t: Test, name: string, aws: LocalAws, decider: Decider, env: Record<string, string>): Promise<Replica> {
+  const dynamodbUrl = await startAwsProxy(t, aws.dynamodbUrl, name, decider)
+  const iotUrl = await startAwsProxy(t, aws.iotUrl, name, decider)
+  const behind = { ...aws, dynamodbUrl, iotUrl }
+  let running = await startProduction(t, behind, env)
+  // Listens on IPv4 only; asking for `localhost` would try IPv6 first each time.
+  const plain = (url: string) => url.replace('localhost', '127.0.0.1')
+  return {
+    name,
+    url: () => plain(running.serviceUrl),
+    opsUrl: () => plain(running.opsUrl),
+    pid: () => running.pid,
+    async kill () {
+      running.signal('SIGKILL')
+      await running.ended
+    },
+    async start () {
+      running = await startProduction(t, behind, env)
+    }
+  }
+}
+
+/**
+ * Waits until AWS IoT holds these certificates, ACTIVE, and no other: each that crashes left has been deleted. What is wrong when that
+ * does not come, and how long it took.
+ */
+export async function holdsOnly (fleet: Fleet, wanted: ReadonlySet<string>, withinMs: number): Promise<{ faults: string[], ms: number }> {
+  const began = Date.now()
+  for (;;) {
+    const held = await fleet.aws.certificates()
+    const faults = held.filter(({ certificateId = '', status }) => !wanted.has(certificateId) || status !== 'ACTIVE')
+      .map(({ certificateId = '', status }) => `${status} ${certificateId}${wanted.has(certificateId) ? '' : ', which no device has'}`)
+    const ids = new Set(held.map(({ certificateId }) => certificateId))
+    faults.push(...[...wanted].filter(id => !ids.has(id)).map(id => `${id} is gone`))
+    const ms = Date.now() - began
+    if (faults.length === 0 || ms > withinMs) return { faults, ms }
+    await delay(100)
+  }
+}
+
+interface Report { readonly actions: readonly object[], readonly backlog: number, readonly drift: number }
+
+/** What reconcile would still do, once it has had its time. */
+export async function unfinished (fleet: Fleet, withinMs: number): Promise<Report> {
+  for (const deadline = Date.now() + withinMs; ;) {
+    const { actions, backlog, drift } = await fleet.ask('/v1/reconcile', { dryRun: true }) as Report
+    if (Date.now() > deadline || (actions.length === 0 && backlog === 0 && drift === 0)) return { actions, backlog, drift }
+    await delay(200)
+  }
+}
