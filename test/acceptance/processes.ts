@@ -22,7 +22,7 @@ export interface RunningProcess {
   readonly stop: () => Promise<Exit>
 }
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 export const SERVER = join(ROOT, 'dist/server.js')
 export const LOCAL_AWS = join(ROOT, 'dist/local/main.js')
 export const CLI = join(ROOT, 'dist/cli/main.js')

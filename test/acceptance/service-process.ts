@@ -10,7 +10,7 @@ import { LOCAL_AWS, type RunningProcess, SERVER, folder, start } from './process
 /** A DynamoDB to run a story on; without a url the service starts dynalite. */
 export interface Engine { readonly name: string, readonly url?: string }
 
-type Endpoints = Readonly<Record<'serviceUrl' | 'opsUrl' | 'iotUrl' | 'dynamodbUrl' | 'mqttUrl', string>>
+export type Endpoints = Readonly<Record<'serviceUrl' | 'opsUrl' | 'iotUrl' | 'dynamodbUrl' | 'mqttUrl', string>>
 
 export interface Device { readonly serialNumber: string, readonly registrationToken: string }
 
