@@ -37,7 +37,8 @@ export function shell (t: Test, { iotUrl, dynamodbUrl }: Pick<Endpoints, 'iotUrl
     DYNAMODB_URL: dynamodbUrl,
     ...settings
   }
-  const run = async (command: string, input?: string) => await tool('bash', ['-c', `set -u -o pipefail\n${AWS}\n${command}`], input, { cwd: dir, env })
+  // bash takes Node's pipes for a network connection, and would read ~/.bashrc.
+  const run = async (command: string, input?: string) => await tool('bash', ['--norc', '-c', `set -u -o pipefail\n${AWS}\n${command}`], input, { cwd: dir, env })
   return {
     dir,
     run,
