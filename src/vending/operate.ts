@@ -37,16 +37,28 @@ export async function fulfil (seen: Device, requestId: string, deps: OperateDeps
   for (let tries = 0; tries < TRIES; tries++) {
     const { pending } = device
     if (!pending || pending.operationId !== seen.pending?.operationId) return overtaken(seen, device, deps)
-    const change = fulfilmentOf(device, pending.operation) ?? { to: device.state, retiresCertificate: false }
-    await changeAws(device, change, deps)
+    const { wished, refusal } = wishOf(device, pending)
+    const change = await changeAws(device, wished, deps)
     const { tokenHash, tokenExpiresAt } = pending
     const token = { ...(tokenHash && { tokenHash }), ...(tokenExpiresAt && { tokenExpiresAt }) }
     const result = await deps.registry.fulfil(device, { ...change, ...token }, { now: deps.now(), requestId })
     if (!result.device) throw new CvmError('device-not-found')
+    if (result.applied && refusal) throw refusal
     if (result.applied) return result.device
     device = result.device
   }
   throw new CvmError('vend-in-progress', { detail: 'the device keeps changing', retryAfterMs: 2_000 })
+}
+
+/** What was wished for, or nothing where it is so already or where the state has come to refuse it since it was written down. */
+function wishOf (device: Device, { operation }: PendingOperation): { wished: Fulfilment, refusal?: CvmError } {
+  const nothing = { to: device.state, retiresCertificate: false }
+  try {
+    return { wished: fulfilmentOf(device, operation) ?? nothing }
+  } catch (cause) {
+    if (!(cause instanceof CvmError)) throw cause
+    return { wished: nothing, refusal: cause }
+  }
 }
 
 /** Somebody else has fulfilled it, or wished for something else since: what we did in AWS IoT meanwhile must not stand. */
@@ -55,17 +67,20 @@ async function overtaken (seen: Device, now: Device, { controlPlane, deadline }:
   return now
 }
 
-/** AWS IoT first: what the registry is about to say must be true there already. */
-async function changeAws (device: Device, { to, retiresCertificate }: Fulfilment, { controlPlane, deadline }: OperateDeps): Promise<void> {
+/**
+ * AWS IoT first: what the registry is about to say must be true there already. What is revoked there stays so, whatever was wished: then
+ * that is what the registry will say.
+ */
+async function changeAws (device: Device, wished: Fulfilment, { controlPlane, deadline }: OperateDeps): Promise<Fulfilment> {
   const certificateId = device.certificate?.certificateId ?? device.legacyCertificateId
-  if (!certificateId) return
-  if (retiresCertificate || to === 'REVOKED') return controlPlane.revoke(certificateId, deadline())
+  if (!certificateId) return wished
   try {
-    if (to === 'DISABLED') await controlPlane.deactivate(certificateId, deadline())
-    if (to === 'ACTIVE' && device.state === 'DISABLED') await controlPlane.activate(certificateId, deadline())
+    if (wished.retiresCertificate || wished.to === 'REVOKED') await controlPlane.revoke(certificateId, deadline())
+    else if (wished.to === 'DISABLED') await controlPlane.deactivate(certificateId, deadline())
+    else if (wished.to === 'ACTIVE' && device.state === 'DISABLED') await controlPlane.activate(certificateId, deadline())
+    return wished
   } catch (cause) {
     if (!(cause instanceof CertificateStateConflict)) throw cause
-    // It was revoked behind our back: that is final, and reconcile will carry it over.
-    throw new CvmError('state-conflict', { detail: 'AWS IoT says that the certificate is revoked or gone', cause })
+    return { to: 'REVOKED', event: 'revoked', retiresCertificate: false }
   }
 }

@@ -1,3 +1,4 @@
+import { CvmError } from '../errors.ts'
 import { readCertificate } from '../x509/certificate.ts'
 import type { ListedCertificate } from './control-plane.ts'
 import { type Device, GENERATED_KEY } from './device.ts'
@@ -21,27 +22,31 @@ export async function findOrphans (run: ReconcileRun, suspected: readonly Device
   for (const device of suspected) {
     for (const key of device.suspicion?.keys ?? []) owners.set(key, device)
   }
+  let judged = complete
   for (const listed of certificates.filter(({ status }) => status === 'INACTIVE')) {
     if (run.request.stop?.aborted) return { complete: false }
-    await judge(run, listed, owners)
+    judged = await judge(run, listed, owners) && judged
   }
-  if (complete && !run.request.dryRun) await clear(run, suspected)
+  if (judged && !run.request.dryRun) await clear(run, suspected)
   return { complete }
 }
 
-async function judge (run: ReconcileRun, listed: ListedCertificate, owners: ReadonlyMap<string, Device>): Promise<void> {
+/** False where it could not be told: then nobody is cleared in this run. */
+async function judge (run: ReconcileRun, listed: ListedCertificate, owners: ReadonlyMap<string, Device>): Promise<boolean> {
   const { certificateId } = listed
   try {
     const known = await run.controlPlane.describe(certificateId, run.deadline())
-    if (known?.status !== 'INACTIVE') return
+    if (known?.status !== 'INACTIVE') return true
     const { publicKeyFingerprint, subject } = readCertificate(known.certificatePem)
     const owner = owners.get(publicKeyFingerprint) ?? (isOldGenerated(run, listed, subject) ? owners.get(GENERATED_KEY) : undefined)
-    if (!owner || await isKnown(run, owner, certificateId)) return
+    if (!owner || await isKnown(run, owner, certificateId)) return true
     if (!run.request.dryRun) await run.controlPlane.deleteUnbound(certificateId, run.deadline())
     note(run, { step: 'delete-orphan', outcome: run.request.dryRun ? 'would' : 'done', serialNumber: owner.serialNumber, certificateId })
+    return true
   } catch (cause) {
-    // Attached to something, for one: then it is somebody's, and AWS IoT refuses to delete it.
     note(run, { step: 'delete-orphan', outcome: 'failed', certificateId, detail: textOf(cause) })
+    // Refused, because something is attached to it: then it is somebody's.
+    return cause instanceof CvmError && cause.code === 'aws-iot-refused'
   }
 }
 

@@ -112,6 +112,34 @@ export async function unfinishedContract (t: Test, registry: DeviceRegistry, dev
     t.notOk((await devices.revoked(active, AUTHOR)).applied)
   })
 
+  await t.test('an operator\'s wish: written down, fulfilled once, and only for the device as it was seen', async t => {
+    const issued = await issuedDevice(registry)
+    const wish = (operation: 'disable' | 'enable' | 'reset') => ({ operation, operationId: randomUUID(), actor: 'ada', reason: 'why' })
+    const at = { now: NOW, requestId: 'r', expiresAt: LATER }
+    const first = must(await registry.intend(issued, wish('disable'), at))
+    t.match(first, { state: 'ISSUED', pending: { operation: 'disable', actor: 'ada' } })
+    t.notOk((await registry.commit(fence(first))).applied, 'no commit while a wish is pending')
+    const second = must(await registry.intend(issued, wish('disable'), at))
+    const change = { to: 'DISABLED', event: 'disabled', retiresCertificate: false, stateBefore: 'ISSUED' } as const
+    t.notOk((await registry.fulfil(first, change, at)).applied, 'a later wish replaces an earlier one')
+    const disabled = must(await registry.fulfil(second, change, at))
+    t.match(disabled, { state: 'DISABLED', pending: undefined, claim: undefined, stateBefore: 'ISSUED', certificate: { certificateId: 'c1' } })
+    t.notOk((await registry.fulfil(second, change, at)).applied, 'once')
+
+    const wished = must(await registry.intend(disabled, wish('enable'), at))
+    const enabled = must(await registry.fulfil(wished, { to: 'ISSUED', event: 'enabled', retiresCertificate: false }, at))
+    t.match(enabled, { state: 'ISSUED', stateBefore: undefined, claim: undefined })
+    const resumed = must(await registry.resume(enabled, claim('b', LATER)))
+    const active = must(await registry.commit(fence(resumed, 'b')))
+    t.match(active.history.find(({ event }) => event === 'disabled'), { certificateId: 'c1' })
+
+    const reset = must(await registry.intend(active, wish('reset'), at))
+    const anew = { to: 'REGISTERED', event: 'reset', retiresCertificate: true, tokenHash: 'new hash' } as const
+    t.match(must(await registry.fulfil(reset, anew, at)), { state: 'REGISTERED', tokenHash: 'new hash', certificate: undefined, retiring: ['c1'] })
+    t.notOk((await registry.claim(request(issued.serialNumber, { claimId: 'c', now: LATER }))).applied, 'the old token')
+    t.ok((await registry.claim(request(issued.serialNumber, { claimId: 'c', now: LATER, tokenHash: 'new hash' }))).applied)
+  })
+
   await t.test('lease: one owner until it expires', async t => {
     const name = randomUUID()
     t.ok(await devices.lease(name, 'a', NOW, NOW + 10))
