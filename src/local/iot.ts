@@ -8,8 +8,8 @@ import type { Log } from './log.ts'
 import type { Operations } from './operation.ts'
 import { operationsOf } from './operations.ts'
 
-/** The services a request may be signed for, by plane. */
-const SERVICES = { control: ['iot'], data: ['iotdata', 'iotdevicegateway'] } as const
+/** The services a request may be signed for, by plane; AWS's SDKs sign the control plane's for `execute-api` in versions up to 2022. */
+const SERVICES = { control: ['iot', 'execute-api'], data: ['iotdata', 'iotdevicegateway'] } as const
 
 /** What a route remembers of its operation. */
 declare module 'fastify' {

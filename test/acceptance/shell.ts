@@ -7,7 +7,6 @@ import { type Ended, hasTool, tool } from './tools.ts'
 
 export interface Shell {
   readonly dir: string
-  readonly env: Readonly<Record<string, string>>
   /** Runs a command line to its end, whatever that is. */
   readonly run: (command: string, input?: string) => Promise<Ended>
   /** The same for one that must succeed; what it says, parsed when it is JSON. */
@@ -38,10 +37,10 @@ export function shell (t: Test, { iotUrl, dynamodbUrl }: Pick<Endpoints, 'iotUrl
     DYNAMODB_URL: dynamodbUrl,
     ...settings
   }
-  const run = async (command: string, input?: string) => await tool('bash', ['-c', `set -u -o pipefail\n${AWS}\n${command}`], input, { cwd: dir, env })
+  // bash takes Node's pipes for a network connection, and would read ~/.bashrc.
+  const run = async (command: string, input?: string) => await tool('bash', ['--norc', '-c', `set -u -o pipefail\n${AWS}\n${command}`], input, { cwd: dir, env })
   return {
     dir,
-    env,
     run,
     async must<T> (command: string, input?: string) {
       const { code, stdout, stderr } = await run(command, input)

@@ -214,6 +214,7 @@ await t.test('what no SDK would send', async t => {
     ['no signature at a path that is not there', '/nothing', {}, 403, 'MissingAuthenticationTokenException'],
     ['another scheme', '/endpoint', { headers: { authorization: 'Bearer x' } }, 403, 'MissingAuthenticationTokenException'],
     ['another service', '/endpoint', { headers: { authorization: signed('s3') } }, 403, 'InvalidSignatureException'],
+    ['the service that older SDKs sign for', '/policies/none', { headers: { authorization: signed('execute-api') } }, 404, 'ResourceNotFoundException'],
     ['no JSON', '/policies/x', { method: 'POST', body: '{', headers: { authorization: signed('iot') } }, 400, 'SerializationException'],
     ['a list', '/policies/x', { method: 'POST', body: '[]', headers: { authorization: signed('iot') } }, 400, 'SerializationException'],
     ['a number for text', '/policies/x', { method: 'POST', body: '{"policyDocument":1}', headers: { authorization: signed('iot') } }, 400, 'InvalidRequestException'],
