@@ -9,7 +9,8 @@
 //   kind         latency: answers late, after `latencyMs` · error: 500 InternalFailureException, or with "status": 503
 //                ServiceUnavailableException · throttle: ThrottlingException · cut: the connection ends and nothing was done ·
 //                cut-after: it ends when the work is done, so the caller cannot know · hang, hang-after: the same with a caller that
-//                waits for ever. Each kind but latency waits `latencyMs` first where that is given.
+//                waits for ever · crash, crash-after: the whole process is killed (SIGKILL), before the work or when it is done. Each kind
+//                but latency waits `latencyMs` first where that is given.
 //   skip         lets the first calls pass that would meet it
 //   times        fires so often and no more; without it, always
 //   probability  0 to 1, drawn from the seed: the same seed gives the same sequence for each rule
@@ -18,7 +19,7 @@ import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { AwsError, invalidRequest } from './aws-error.ts'
 
-const KINDS = ['latency', 'error', 'throttle', 'cut', 'cut-after', 'hang', 'hang-after'] as const
+const KINDS = ['latency', 'error', 'throttle', 'cut', 'cut-after', 'hang', 'hang-after', 'crash', 'crash-after'] as const
 type Kind = typeof KINDS[number]
 
 export interface FaultRule {
@@ -39,10 +40,12 @@ export type Ending = 'cut' | 'hang'
 
 /** Decides which calls fail, and how. */
 export class Faults {
+  readonly #crash: () => void
   #seed = 0
   #rules: Array<{ rule: FaultRule, met: number, fired: number }> = []
 
-  constructor (plan: FaultPlan = { rules: [] }) {
+  constructor (plan: FaultPlan = { rules: [] }, crash = () => { process.kill(process.pid, 'SIGKILL') }) {
+    this.#crash = crash
     this.set(plan)
   }
 
@@ -68,6 +71,13 @@ export class Faults {
           ? new AwsError('ServiceUnavailableException', 'The service is temporarily unavailable (injected fault)')
           : new AwsError('InternalFailureException', 'An unexpected error has occurred (injected fault)')
       case 'throttle': throw new AwsError('ThrottlingException', 'Rate exceeded')
+      case 'crash':
+        this.#crash()
+        return { ending: 'hang' }
+      case 'crash-after':
+        await Promise.resolve().then(run).catch(() => {})
+        this.#crash()
+        return { ending: 'hang' }
       case 'cut':
       case 'hang': return { ending: rule.kind }
       case 'cut-after':

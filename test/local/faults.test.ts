@@ -1,3 +1,6 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
 import * as aws from '@aws-sdk/client-iot'
 import t from 'tap'
 import { faultPlan, Faults, type FaultRule } from '../../src/local/faults.ts'
@@ -59,7 +62,7 @@ await t.test('rules that are not understood are refused, and the old ones stay',
     [[1], /must be an object/],
     [[{ kind: 'cut' }], /"operation"/],
     [[{ operation: 'Nothing', kind: 'cut' }], /no operation Nothing/],
-    [[{ operation: '*', kind: 'crash' }], /"kind"/],
+    [[{ operation: '*', kind: 'explode' }], /"kind"/],
     [[{ operation: '*', kind: 'latency' }], /"latencyMs"/],
     [[{ operation: '*', kind: 'error', status: 404 }], /"status"/],
     [[{ operation: '*', kind: 'cut', times: -1 }], /"times"/],
@@ -132,4 +135,30 @@ await t.test('quotas over the wire', async t => {
   const throttled = calls.filter(call => call.status === 'rejected')
   t.ok(throttled.length >= 20, `${throttled.length} of 60 throttled`)
   for (const { reason } of throttled) t.match(reason, { name: 'ThrottlingException', message: 'Rate exceeded', $metadata: { httpStatusCode: 400 } })
+})
+
+await t.test('a crash comes before the work, or when it is done', async t => {
+  for (const [kind, works] of [['crash', []], ['crash-after', ['work']]] as const) {
+    const events: string[] = []
+    const faults = new Faults({ rules: [{ operation: '*', kind, times: 1 }] }, () => { events.push('crash') })
+    t.same(await faults.apply('CreateThing', () => { events.push('work') }), { ending: 'hang' })
+    t.same(events, [...works, 'crash'])
+  }
+})
+
+await t.test('a crash kills the process', async t => {
+  const main = new URL('../../src/local/main.ts', import.meta.url).pathname
+  const env = { ...process.env, LOCAL_IOT_PORT: '0', LOCAL_MQTT_PORT: '0', LOCAL_DYNAMODB_PORT: 'off', CVM_LOCAL_DIR: '', LOCAL_FAULTS: '[{"operation":"CreateThing","kind":"crash"}]' }
+  const child = spawn(process.execPath, ['--import', 'tsx', main], { env, stdio: ['ignore', 'pipe', 'ignore'] })
+  t.teardown(() => child.kill('SIGKILL'))
+  const exit = once(child, 'exit')
+  let endpoint = ''
+  for await (const line of createInterface({ input: child.stdout })) {
+    endpoint = /^AWS IoT API\s+(\S+)/.exec(line)?.[1] ?? endpoint
+    if (endpoint) break
+  }
+  const iot = new aws.IoTClient({ endpoint, region: 'us-east-1', maxAttempts: 1, credentials: { accessKeyId: 'a', secretAccessKey: 'b' } })
+  await t.rejects(iot.send(new aws.CreateThingCommand({ thingName: 'crash' })))
+  t.same(await exit, [null, 'SIGKILL'])
+  iot.destroy()
 })
