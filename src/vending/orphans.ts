@@ -16,6 +16,8 @@ const GENERATED_SUBJECT = 'CN=AWS IoT Certificate'
  */
 export async function findOrphans (run: ReconcileRun, suspected: readonly Device[]): Promise<{ complete: boolean }> {
   if (suspected.length === 0) return { complete: true }
+  // One moment for all: nobody is cleared below while a certificate of theirs was too young to be judged, or not yet made.
+  const now = run.now()
   const since = Math.min(...suspected.map(device => device.suspicion?.since ?? Infinity)) - CLOCK_SKEW_MS
   const { certificates, complete } = await run.controlPlane.listRecent(since, run.maxPages, run.deadline())
   const owners = new Map<string, Device>()
@@ -25,20 +27,22 @@ export async function findOrphans (run: ReconcileRun, suspected: readonly Device
   let judged = complete
   for (const listed of certificates.filter(({ status }) => status === 'INACTIVE')) {
     if (run.request.stop?.aborted) return { complete: false }
-    judged = await judge(run, listed, owners) && judged
+    judged = await judge(run, listed, owners, now) && judged
   }
-  if (judged && !run.request.dryRun) await clear(run, suspected)
+  if (judged && !run.request.dryRun) await clear(run, suspected, now)
   return { complete }
 }
 
 /** False where it could not be told: then nobody is cleared in this run. */
-async function judge (run: ReconcileRun, listed: ListedCertificate, owners: ReadonlyMap<string, Device>): Promise<boolean> {
+async function judge (
+  run: ReconcileRun, listed: ListedCertificate, owners: ReadonlyMap<string, Device>, now: number
+): Promise<boolean> {
   const { certificateId } = listed
   try {
     const known = await run.controlPlane.describe(certificateId, run.deadline())
     if (known?.status !== 'INACTIVE') return true
     const { publicKeyFingerprint, subject } = readCertificate(known.certificatePem)
-    const owner = owners.get(publicKeyFingerprint) ?? (isOldGenerated(run, listed, subject) ? owners.get(GENERATED_KEY) : undefined)
+    const owner = owners.get(publicKeyFingerprint) ?? (isOldGenerated(run, listed, subject, now) ? owners.get(GENERATED_KEY) : undefined)
     if (!owner || await isKnown(run, owner, certificateId)) return true
     if (!run.request.dryRun) await run.controlPlane.deleteUnbound(certificateId, run.deadline())
     note(run, { step: 'delete-orphan', outcome: run.request.dryRun ? 'would' : 'done', serialNumber: owner.serialNumber, certificateId })
@@ -50,8 +54,8 @@ async function judge (run: ReconcileRun, listed: ListedCertificate, owners: Read
   }
 }
 
-function isOldGenerated (run: ReconcileRun, { createdAt }: ListedCertificate, subject: string): boolean {
-  return subject === GENERATED_SUBJECT && createdAt + run.claimLifetimeMs + CLOCK_SKEW_MS < run.now()
+function isOldGenerated (run: ReconcileRun, { createdAt }: ListedCertificate, subject: string, now: number): boolean {
+  return subject === GENERATED_SUBJECT && createdAt + run.claimLifetimeMs + CLOCK_SKEW_MS < now
 }
 
 /** Whether any device has it. The owner's row is read anew, after the list was made: until then it may have been recorded there. */
@@ -61,11 +65,14 @@ async function isKnown (run: ReconcileRun, owner: Device, certificateId: string)
   return isHeld || now?.certificate?.certificateId === certificateId || await run.devices.findByCertificate(certificateId) !== undefined
 }
 
-/** A generated key's certificate may be too young to be judged in this run; then its device stays under suspicion. */
-async function clear (run: ReconcileRun, suspected: readonly Device[]): Promise<void> {
+/**
+ * A generated key's certificate may be too young to be judged in this run; then its device stays under suspicion. AWS IoT's clock dates
+ * certificates, and may be ahead of the one that ended the claim: hence twice the skew.
+ */
+async function clear (run: ReconcileRun, suspected: readonly Device[], now: number): Promise<void> {
   for (const device of suspected) {
     const generated = device.suspicion?.keys.includes(GENERATED_KEY)
-    if (generated && (device.lastClaimExpiresAt ?? 0) + run.claimLifetimeMs + CLOCK_SKEW_MS >= run.now()) continue
+    if (generated && (device.lastClaimExpiresAt ?? 0) + run.claimLifetimeMs + 2 * CLOCK_SKEW_MS >= now) continue
     const cleared = await run.devices.clearSuspicion(device)
     if (cleared.applied) await run.devices.settle(cleared.device)
   }

@@ -107,6 +107,27 @@ await t.test('a generated certificate that a live worker may still record is not
   t.equal(rig.controlPlane.statuses.size, 1, 'the old one is gone')
 })
 
+await t.test('a generated certificate too young to be judged is not forgotten', async t => {
+  for (const [what, madeLate, passing] of [['while reconcile looks, it comes of age', 0, 10], ['AWS IoT dates it after the claim', 1_000, 0]] as const) {
+    const rig = await makeRig()
+    // The call is given up, and so is the claim, at once; AWS IoT makes the certificate all the same.
+    rig.controlPlane.before = operation => { if (operation === 'createKeysAndCertificate') throw new CvmError('aws-iot-unavailable') }
+    await rig.vendKeys().catch(() => {})
+    rig.controlPlane.before = () => {}
+    rig.clock.now += madeLate
+    const orphan = await rig.controlPlane.createKeysAndCertificate()
+    await rig.controlPlane.createCertificateFromCsr(rig.csrs[1])
+    rig.clock.now += AFTER - 1
+    let looks = 0
+    rig.controlPlane.after = operation => { if (operation === 'describe' && ++looks === 2) rig.clock.now += passing }
+    await rig.reconcile()
+    t.ok(rig.controlPlane.statuses.has(orphan.certificateId), `${what}: too young`)
+    rig.clock.now += AFTER
+    await rig.reconcile()
+    t.notOk(rig.controlPlane.statuses.has(orphan.certificateId), `${what}: found later`)
+  }
+})
+
 await t.test('what AWS IoT says is REVOKED is REVOKED, and what is gone is started anew', async t => {
   const revoked = await makeRig()
   await dieAt(revoked, 'vend', 'before', 'activate')
