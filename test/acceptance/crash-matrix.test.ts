@@ -21,8 +21,8 @@ const AT_ONCE: Readonly<Record<Way, number>> = { csr: 12, keys: 3 }
 /** Devices for a cell, until the vend of one comes as far as the call that is to be hurt. */
 const TRIES = 5
 /** Back-off counts in whole seconds, and a machine may be busy. */
-const CURED_WITHIN_MS = TIMES.CLAIM_LIFETIME_MS + 12_000
-const CLEAN_WITHIN_MS = TIMES.CLAIM_LIFETIME_MS + TIMES.RECONCILE_INTERVAL_MS + 16_000
+const CURED_WITHIN_MS = TIMES.CLAIM_LIFETIME_MS + 30_000
+const CLEAN_WITHIN_MS = TIMES.CLAIM_LIFETIME_MS + TIMES.RECONCILE_INTERVAL_MS + 20_000
 
 /** A step of a way of vending; `fresh` when only the first vend of a process takes it, `last` for the one that ends the vend. */
 interface Place extends Step { readonly way: Way, readonly fresh: boolean, readonly last: boolean }

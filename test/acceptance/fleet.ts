@@ -29,7 +29,7 @@ const DYNAMODB_LOCAL = process.env['TEST_DYNAMODB_LOCAL_URL']
 export const BEST_ENGINE: Engine = DYNAMODB_LOCAL ? { name: 'DynamoDB Local', url: DYNAMODB_LOCAL } : { name: 'dynalite' }
 
 /** Times small enough for a test, and only those limits lifted that would turn its requests away. */
-export const TIMES = { CLAIM_LIFETIME_MS: 3_000, VEND_DEADLINE_MS: 2_500, RECONCILE_INTERVAL_MS: 1_000, AWS_CALL_TIMEOUT_MS: 1_500 }
+export const TIMES = { CLAIM_LIFETIME_MS: 4_000, VEND_DEADLINE_MS: 3_500, RECONCILE_INTERVAL_MS: 1_000, AWS_CALL_TIMEOUT_MS: 2_000 }
 const ADMIT_ALL = { RATE_LIMIT_ADDRESS_MAX: '1000000', RATE_LIMIT_SERIAL_MAX: '1000000', MAX_EVENT_LOOP_DELAY_MS: '60000' }
 
 export async function startFleet (

@@ -70,6 +70,9 @@ async function soak (): Promise<boolean> {
   await Promise.all([...load, watch()])
 
   await fetch(`${fleet.aws.iotUrl}/_local/faults`, { method: 'DELETE' })
+  const asked = performance.now()
+  await fleet.ask('/v1/reconcile', { dryRun: true })
+  const lookMs = Math.round(performance.now() - asked)
   const { faults, ms } = await holdsOnly(fleet, new Set(settled.map(({ certificateId }) => certificateId)), 60_000)
   const left = await unfinished(fleet, 60_000)
   drift = Math.max(drift, left.drift, await metric(service.opsUrl(), 'cvm_drift'))
@@ -85,7 +88,7 @@ async function soak (): Promise<boolean> {
     `RSS: ${rss[0]?.[1].toFixed(0)} MB after warm-up, ${last.rssMb.toFixed(0)} MB at the end, ${slope(rss).toFixed(2)} MB per minute` +
     ` (second half ${slope(rss.slice(rss.length >> 1)).toFixed(2)})\n` +
     `file descriptors: at most ${early} while warming up, ${last.fds} at the end, ${slope(fds).toFixed(2)} per minute${leaks ? ': A LEAK' : ''}\n` +
-    `drift ${drift}, backlog ${left.backlog}, left over ${faults.length}, clean ${ms} ms after the load; ` +
+    `drift ${drift}, backlog ${left.backlog}, left over ${faults.length}, a look of reconcile ${lookMs} ms, clean ${ms} ms after that; ` +
     `${observer.violations.length} times two ACTIVE; ${wrong.length} wrong answers`)
   for (const line of [...wrong, ...faults, ...observer.violations].slice(0, 20)) console.log(line)
   return drift === 0 && !leaks && left.backlog === 0 && faults.length === 0 && observer.violations.length === 0 && wrong.length === 0
