@@ -66,13 +66,13 @@ async function isKnown (run: ReconcileRun, owner: Device, certificateId: string)
 }
 
 /**
- * A generated key's certificate may be too young to be judged in this run; then its device stays under suspicion. AWS IoT's clock dates
- * certificates, and may be ahead of the one that ended the claim: hence twice the skew.
+ * A device stays under suspicion for one more claim's life: AWS IoT may still finish a call that was given up, and a generated key's
+ * certificate may be too young to be judged in this run. AWS IoT's clock dates certificates, and may be ahead of the one that ended
+ * the claim: hence twice the skew.
  */
 async function clear (run: ReconcileRun, suspected: readonly Device[], now: number): Promise<void> {
   for (const device of suspected) {
-    const generated = device.suspicion?.keys.includes(GENERATED_KEY)
-    if (generated && (device.lastClaimExpiresAt ?? 0) + run.claimLifetimeMs + 2 * CLOCK_SKEW_MS >= now) continue
+    if ((device.lastClaimExpiresAt ?? 0) + run.claimLifetimeMs + 2 * CLOCK_SKEW_MS >= now) continue
     const cleared = await run.devices.clearSuspicion(device)
     if (cleared.applied) await run.devices.settle(cleared.device)
   }

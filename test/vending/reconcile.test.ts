@@ -65,6 +65,9 @@ await t.test('an expired claim is freed, and what it may have made is found by i
   t.equal(rig.controlPlane.statuses.size, 1, 'and does nothing')
   t.same(steps(await rig.reconcile()), ['free-expired-claim done', 'delete-orphan done'])
   t.equal(rig.controlPlane.statuses.size, 0)
+  t.match(await rig.registry.find(SERIAL), { state: 'REGISTERED', suspicion: { since: Number } }, 'AWS IoT may yet finish what was given up')
+  rig.clock.now += AFTER
+  await rig.reconcile()
   t.match(await rig.registry.find(SERIAL), { state: 'REGISTERED', suspicion: undefined })
   t.same((await rig.reconcile()).actions, [])
 })
@@ -83,6 +86,17 @@ await t.test('an orphan is found also when the device has its certificate by the
     await rig.reconcile()
     t.match(await rig.registry.find(SERIAL), { state: 'ACTIVE', suspicion: undefined, lastClaimExpiresAt: undefined })
   }
+})
+
+await t.test('a certificate that AWS IoT made after its call was given up is found too', async t => {
+  const rig = await makeRig()
+  await dieAt(rig, 'vend', 'before', 'createCertificateFromCsr')
+  rig.clock.now += AFTER
+  await rig.reconcile()
+  await rig.controlPlane.createCertificateFromCsr(rig.csrs[0])
+  rig.clock.now += AFTER
+  t.same(steps(await rig.reconcile()), ['delete-orphan done'])
+  t.equal(rig.controlPlane.statuses.size, 0)
 })
 
 await t.test('certificates of others are left alone', async t => {
