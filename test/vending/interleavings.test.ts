@@ -169,7 +169,7 @@ for (const [name, broken] of Object.entries(breaks)) {
   await t.test(`is noticed: ${name}`, async t => {
     let found: string | undefined
     let seed = SEED
-    while (!found && seed < SEED + 5_000) found = await explore(seed++, broken)
+    while (!found && seed < SEED + 30_000) found = await explore(seed++, broken)
     t.comment(`seed ${seed - 1}: ${found}`)
     t.ok(found)
   })
