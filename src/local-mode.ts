@@ -5,6 +5,7 @@ import type { Logger } from 'pino'
 import type { App, Surroundings } from './app.ts'
 import { type ApiKey, type Config, ConfigError } from './config.ts'
 import { startLocal } from './local/start.ts'
+import { DEFAULT_PRODUCT } from './vending/device.ts'
 
 /** Local mode as the process sees it: what replaces settings and surroundings, and what to say once everything listens. */
 export interface LocalMode {
@@ -63,7 +64,8 @@ async function sampleDevice ({ registry, hashToken }: App, file: string): Promis
     registrationToken: randomBytes(32).toString('base64url')
   }
   const tokenHash = hashToken(device.serialNumber, device.registrationToken)
-  await registry.register({ serialNumber: device.serialNumber, tokenHash, tokenExpiresAt: undefined }, Date.now(), 'local-mode')
+  const { serialNumber } = device
+  await registry.register({ serialNumber, product: DEFAULT_PRODUCT, tokenHash, tokenExpiresAt: undefined }, { now: Date.now(), requestId: 'local-mode' })
   keep(file, JSON.stringify(device, null, 2))
   return device
 }

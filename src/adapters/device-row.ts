@@ -1,4 +1,4 @@
-import type { Certificate, Device, DeviceState, HistoryEntry, PendingOperation, Suspicion, Way } from '../vending/device.ts'
+import { type Certificate, DEFAULT_PRODUCT, type Device, type DeviceState, type HistoryEntry, type PendingOperation, type Suspicion, type Way } from '../vending/device.ts'
 
 /**
  * A row as DynamoDB holds it: flat, optional attributes absent rather than null. `deviceToken`, `certinfo` and `applyState` are
@@ -7,6 +7,10 @@ import type { Certificate, Device, DeviceState, HistoryEntry, PendingOperation, 
 export interface DeviceRow {
   serialNumber: string
   state?: DeviceState
+  product?: string
+  revision?: number
+  /** State and serial number, the sort key of the index by product; absent on rows that an old service was the last to change. */
+  listing?: string
   tokenHash?: string
   tokenExpiresAt?: number
   tokenSpentAt?: number
@@ -42,6 +46,8 @@ export function deviceOf (row: DeviceRow): Device {
   return {
     serialNumber: row.serialNumber,
     state: row.state ?? (wasVendedByOldService(row) ? 'ACTIVE' : 'REGISTERED'),
+    product: row.product ?? DEFAULT_PRODUCT,
+    revision: row.revision ?? 0,
     isLegacy: row.state === undefined,
     tokenHash: row.tokenHash,
     legacyCertificateId: /:cert\/([0-9a-f]{64})$/.exec(row.certinfo ?? '')?.[1],

@@ -2,7 +2,7 @@ import { ConditionalCheckFailedException } from '@aws-sdk/client-dynamodb'
 import { type DynamoDBDocumentClient, GetCommand, UpdateCommand } from '@aws-sdk/lib-dynamodb'
 import { unmarshall } from '@aws-sdk/util-dynamodb'
 import { CvmError } from '../errors.ts'
-import { type Device, type HistoryEntry, withHistory } from '../vending/device.ts'
+import { DEFAULT_PRODUCT, type Device, type HistoryEntry, withHistory } from '../vending/device.ts'
 import type { WriteResult } from '../vending/device-registry.ts'
 import { type DeviceRow, deviceOf } from './device-row.ts'
 
@@ -52,7 +52,8 @@ export class DeviceRows {
     return Item && deviceOf(Item as DeviceRow)
   }
 
-  async change ({ serialNumber, condition, update, values }: Change): Promise<WriteResult> {
+  async change (change: Change): Promise<WriteResult> {
+    const { serialNumber, condition, update, values } = kept(change)
     const expressions = `${condition} ${update}`
     const names = Object.fromEntries(['state', 'history'].filter(name => expressions.includes(`#${name}`)).map(name => [`#${name}`, name]))
     const command = new UpdateCommand({
@@ -83,6 +84,16 @@ export class DeviceRows {
     if (Item) return deviceOf(unmarshall(Item) as DeviceRow)
     return this.#sendsOldItems ? undefined : this.find(serialNumber)
   }
+}
+
+/** Adds what every change of a row keeps in step: its revision, and its place in the index of devices by product and state. */
+function kept ({ update, values, ...change }: Change): Change {
+  const state = values[/#state = (:\w+)/.exec(update)?.[1] ?? ''] as string | undefined
+  const steps = ['revision = if_not_exists(revision, :zero) + :one']
+  if (state) steps.push('listing = :listing', ...update.includes('product = ') ? [] : ['product = if_not_exists(product, :defaultProduct)'])
+  const rest = update.startsWith('SET ') ? `, ${update.slice(4)}` : ` ${update}`
+  const listing = state && { ':listing': `${state}#${change.serialNumber}`, ...!update.includes('product = ') && { ':defaultProduct': DEFAULT_PRODUCT } }
+  return { ...change, update: `SET ${steps.join(', ')}${rest}`, values: { ':zero': 0, ':one': 1, ...listing, ...values } }
 }
 
 /** The device's history with one line more. */

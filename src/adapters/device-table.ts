@@ -6,6 +6,9 @@ export const UNFINISHED_INDEX = 'unfinished'
 /** Finds the device that has a certificate. */
 export const CERTIFICATE_INDEX = 'certificate'
 
+/** Lists the devices of a product, by state. */
+export const PRODUCT_INDEX = 'product'
+
 /** The registry's table, as Terraform makes it in production. */
 function deviceTable (tableName: string): CreateTableCommandInput {
   return {
@@ -15,7 +18,9 @@ function deviceTable (tableName: string): CreateTableCommandInput {
       { AttributeName: 'serialNumber', AttributeType: 'S' },
       { AttributeName: 'unfinished', AttributeType: 'S' },
       { AttributeName: 'claimExpiresAt', AttributeType: 'N' },
-      { AttributeName: 'certificateId', AttributeType: 'S' }
+      { AttributeName: 'certificateId', AttributeType: 'S' },
+      { AttributeName: 'product', AttributeType: 'S' },
+      { AttributeName: 'listing', AttributeType: 'S' }
     ],
     KeySchema: [{ AttributeName: 'serialNumber', KeyType: 'HASH' }],
     GlobalSecondaryIndexes: [{
@@ -26,6 +31,10 @@ function deviceTable (tableName: string): CreateTableCommandInput {
       IndexName: CERTIFICATE_INDEX,
       KeySchema: [{ AttributeName: 'certificateId', KeyType: 'HASH' }],
       Projection: { ProjectionType: 'KEYS_ONLY' }
+    }, {
+      IndexName: PRODUCT_INDEX,
+      KeySchema: [{ AttributeName: 'product', KeyType: 'HASH' }, { AttributeName: 'listing', KeyType: 'RANGE' }],
+      Projection: { ProjectionType: 'INCLUDE', NonKeyAttributes: ['certificateId', 'notAfter'] }
     }]
   }
 }

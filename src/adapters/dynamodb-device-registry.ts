@@ -1,6 +1,6 @@
 import type { DynamoDBDocumentClient } from '@aws-sdk/lib-dynamodb'
 import { type Certificate, type Device, GENERATED_KEY, type PendingOperation } from '../vending/device.ts'
-import type { ClaimRequest, DeviceRegistry, FencedWrite, Fulfilment, NewClaim, WriteResult } from '../vending/device-registry.ts'
+import type { ClaimRequest, DeviceRegistry, FencedWrite, Fulfilment, NewClaim, NewDevice, WriteResult } from '../vending/device-registry.ts'
 import { UNFINISHED } from './device-row.ts'
 import {
   CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, CLAIM_IS_OURS, DeviceRows,
@@ -33,13 +33,14 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
     return this.#rows.find(serialNumber)
   }
 
-  register (device: Pick<Device, 'serialNumber' | 'tokenHash' | 'tokenExpiresAt'>, now: number, requestId: string): Promise<WriteResult> {
-    const expiry = device.tokenExpiresAt === undefined ? {} : { ':tokenExpiresAt': device.tokenExpiresAt }
+  register (device: NewDevice, { now, ...author }: { now: number, requestId: string, actor?: string }): Promise<WriteResult> {
+    const { serialNumber, product, tokenHash, tokenExpiresAt } = device
+    const token = setOrRemove({ tokenHash, tokenExpiresAt })
     return this.#rows.change({
-      serialNumber: device.serialNumber,
+      serialNumber,
       condition: 'attribute_not_exists(serialNumber)',
-      update: `SET #state = :registered, tokenHash = :tokenHash, #history = :history${device.tokenExpiresAt === undefined ? '' : ', tokenExpiresAt = :tokenExpiresAt'}`,
-      values: { ':registered': 'REGISTERED', ':tokenHash': device.tokenHash, ':history': [{ at: now, event: 'registered', requestId }], ...expiry }
+      update: `SET #state = :registered, product = :product, #history = :history${token.set}`,
+      values: { ':registered': 'REGISTERED', ':product': product, ':history': [{ at: now, event: 'registered', ...author }], ...token.values }
     })
   }
 

@@ -15,6 +15,9 @@ export interface ClaimRequest {
   requestId: string
 }
 
+/** A device to be registered. */
+export type NewDevice = Pick<Device, 'serialNumber' | 'product' | 'tokenHash' | 'tokenExpiresAt'>
+
 /** A claim on a device whose token has been checked. */
 export type NewClaim = Pick<ClaimRequest, 'claimId' | 'claimExpiresAt' | 'now' | 'requestId'>
 
@@ -55,7 +58,7 @@ export interface DeviceRegistry {
   find (serialNumber: string): Promise<Device | undefined>
 
   /** Adds a device in `REGISTERED`; does not apply where one exists, whatever its state. */
-  register (device: Pick<Device, 'serialNumber' | 'tokenHash' | 'tokenExpiresAt'>, now: number, requestId: string): Promise<WriteResult>
+  register (device: NewDevice, author: { now: number, requestId: string, actor?: string }): Promise<WriteResult>
 
   /**
    * `REGISTERED`, or `ISSUING` under an expired claim → `ISSUING` under this claim, where the token is the device's and has

@@ -71,10 +71,17 @@ export interface PendingOperation {
 /** How many lines of history a device keeps; the oldest go first. */
 export const HISTORY_LIMIT = 50
 
+/** The product of devices that were registered without naming one. */
+export const DEFAULT_PRODUCT = 'default'
+
 /** A row of the registry. All `…At` are epoch milliseconds. */
 export interface Device {
   serialNumber: string
   state: DeviceState
+  /** The name of the settings that it shares with devices of its kind. */
+  product: string
+  /** Grows with every change of the row, so that one can be made on the condition that there was none since (If-Match). */
+  revision: number
   /** Keyed hash of the registration token; the token itself is stored nowhere. */
   tokenHash: string | undefined
   /** Made by the old services and not changed since: its state is what their attributes say. */

@@ -11,7 +11,7 @@ import type { DeviceRegistry } from '../../src/vending/device-registry.ts'
 import { ENGINES, clientOf } from '../fixtures/engines.ts'
 import { ModelRegistry } from '../fixtures/model-registry.ts'
 import { unfinishedContract } from './unfinished-contract.ts'
-import { LATER, NOW, certificate, claim, fence, issuedDevice, must, registered, request } from './devices.ts'
+import { NEW, LATER, NOW, certificate, claim, fence, issuedDevice, must, registered, request } from './devices.ts'
 
 await t.test('model', async t => {
   const registry = new ModelRegistry()
@@ -79,16 +79,37 @@ for (const engine of ENGINES) {
       const { unfinished, claimExpiresAt, tokenSpentAt } = await row(device.serialNumber)
       t.same([unfinished, claimExpiresAt, tokenSpentAt], [undefined, undefined, NOW])
     })
+
+    await t.test('a row is listed under its product and state, whoever put it', async t => {
+      const serialNumber = randomUUID()
+      await put({ serialNumber: { S: serialNumber }, deviceToken: { S: 'plain' } })
+      const claimed = must(await registry.claim(request(serialNumber, { registrationToken: 'plain' })))
+      t.match(await row(serialNumber), { product: 'default', listing: `ISSUING#${serialNumber}` })
+      must(await registry.record(fence(claimed), certificate('c1')))
+      t.equal((await row(serialNumber)).listing, `ISSUED#${serialNumber}`)
+      const { serialNumber: other } = must(await registry.register({ ...NEW, serialNumber: randomUUID(), product: 'sensor' }, { now: NOW, requestId: 'r' }))
+      t.match(await row(other), { product: 'sensor', listing: `REGISTERED#${other}` })
+      t.match(must(await registry.claim(request(other))), { product: 'sensor', state: 'ISSUING' })
+    })
   })
 }
 
 async function contract (t: Test, registry: DeviceRegistry): Promise<void> {
   await t.test('register: once', async t => {
     const device = await registered(registry)
-    const again = await registry.register({ serialNumber: device.serialNumber, tokenHash: 'other', tokenExpiresAt: undefined }, NOW, 'r')
+    const again = await registry.register({ ...NEW, serialNumber: device.serialNumber, tokenHash: 'other' }, { now: NOW, requestId: 'r' })
     t.notOk(again.applied)
     t.match(await registry.find(device.serialNumber), { state: 'REGISTERED', tokenHash: 'hash', history: [{ event: 'registered' }] })
     t.equal(await registry.find(randomUUID()), undefined)
+  })
+
+  await t.test('every change that applies makes a new revision', async t => {
+    const device = await registered(registry)
+    const claimed = must(await registry.claim(request(device.serialNumber)))
+    t.notOk((await registry.claim(request(device.serialNumber, { claimId: 'b' }))).applied)
+    const issued = must(await registry.record(fence(claimed), certificate('c1')))
+    t.same([device, claimed, issued].map(({ revision }) => revision), [1, 2, 3])
+    t.equal((await registry.find(device.serialNumber))?.revision, 3)
   })
 
   await t.test('claim: one of many at once, and the losers see the winner', async t => {

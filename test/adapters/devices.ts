@@ -6,8 +6,11 @@ import type { ClaimRequest, DeviceRegistry, WriteResult } from '../../src/vendin
 export const NOW = 1_700_000_000_000
 export const LATER = NOW + 60_000
 
+/** What a device is registered with, but for its serial number. */
+export const NEW = { product: 'default', tokenHash: 'hash', tokenExpiresAt: undefined }
+
 export async function registered (registry: DeviceRegistry, tokenExpiresAt?: number): Promise<Device> {
-  return must(await registry.register({ serialNumber: randomUUID(), tokenHash: 'hash', tokenExpiresAt }, NOW, 'r'))
+  return must(await registry.register({ ...NEW, serialNumber: randomUUID(), tokenExpiresAt }, { now: NOW, requestId: 'r' }))
 }
 
 export async function issuedDevice (registry: DeviceRegistry): Promise<Device> {
