@@ -1,5 +1,6 @@
 // Minutes of mixed load with faults on one built service: does it keep its memory and its file descriptors, and does nothing drift?
-// By hand: node .config/setup.mjs && node --import tsx test/bench/soak.ts --minutes 10 [--clients 16]
+// By hand: node .config/setup.mjs && node --import tsx test/bench/soak.ts --minutes 10 [--clients 16] [--heap 128]
+// With --heap the service has that many MB for what lives long, as in a small container; without, V8 takes its time on a large machine.
 import { readFileSync, readdirSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
@@ -9,9 +10,10 @@ import { keyAndRequest } from '../acceptance/key-and-request.ts'
 import { Observer, watchedBy } from '../acceptance/observer.ts'
 import { type Attempt, type Way, attempt, isPassing, persist } from '../acceptance/persistent-client.ts'
 
-const { values } = parseArgs({ options: { minutes: { type: 'string', default: '10' }, clients: { type: 'string', default: '16' } } })
+const { values } = parseArgs({ options: { minutes: { type: 'string', default: '10' }, clients: { type: 'string', default: '16' }, heap: { type: 'string' } } })
 const MINUTES = Number(values.minutes)
 const CLIENTS = Number(values.clients)
+const heap: Record<string, string> = values.heap ? { NODE_OPTIONS: `--max-old-space-size=${Number(values.heap)}` } : {}
 /** What is measured before that says how a process warms up, not what it loses. */
 const WARM_UP = 1 / 4
 const SAMPLE_MS = 1_000
@@ -35,7 +37,7 @@ const FAULTS = [
 /** A settled device: what it asked for and what it was given. */
 interface Settled { readonly way: Way, readonly body: string, readonly certificateId: string }
 
-interface Sample { readonly minute: number, readonly rssMb: number, readonly fds: number }
+interface Sample { readonly minute: number, readonly rssMb: number, readonly fds: number, readonly heapMb: number }
 
 const teardowns: (() => unknown)[] = []
 const t = { teardown: (work: () => unknown) => { teardowns.push(work) } } as unknown as Test
@@ -47,7 +49,7 @@ try {
 
 async function soak (): Promise<boolean> {
   const observer = new Observer()
-  const fleet = await startFleet(t, 1, watchedBy(observer), { LOG_LEVEL: 'info' }, { LOCAL_FAULTS: JSON.stringify(FAULTS) })
+  const fleet = await startFleet(t, 1, watchedBy(observer), { LOG_LEVEL: 'info', ...heap }, { LOCAL_FAULTS: JSON.stringify(FAULTS) })
   const service = fleet.replicas[0]!
   const counts: Record<string, number> = {}
   const wrong: string[] = []
@@ -62,8 +64,9 @@ async function soak (): Promise<boolean> {
   })
   const watch = async () => {
     while (minute() < MINUTES) {
-      samples.push({ minute: minute(), ...usageOf(service.pid()) })
-      drift = Math.max(drift, await metric(service.opsUrl(), 'cvm_drift'))
+      const [driftNow = 0, heap = 0] = await metricsOf(service.opsUrl(), ['cvm_drift', 'nodejs_heap_size_used_bytes'])
+      samples.push({ minute: minute(), ...usageOf(service.pid()), heapMb: heap / 2 ** 20 })
+      drift = Math.max(drift, driftNow)
       await delay(SAMPLE_MS)
     }
   }
@@ -75,18 +78,20 @@ async function soak (): Promise<boolean> {
   const lookMs = Math.round(performance.now() - asked)
   const { faults, ms } = await holdsOnly(fleet, new Set(settled.map(({ certificateId }) => certificateId)), 60_000)
   const left = await unfinished(fleet, 60_000)
-  drift = Math.max(drift, left.drift, await metric(service.opsUrl(), 'cvm_drift'))
+  drift = Math.max(drift, left.drift, ...await metricsOf(service.opsUrl(), ['cvm_drift']))
 
   const steady = samples.filter(({ minute }) => minute > MINUTES * WARM_UP)
   const early = Math.max(...samples.filter(({ minute }) => minute <= MINUTES * WARM_UP).map(({ fds }) => fds))
   const last = usageOf(service.pid())
   const rss = steady.map(({ minute, rssMb }) => [minute, rssMb] as const)
   const fds = steady.map(({ minute, fds }) => [minute, fds] as const)
+  const low = troughs(steady)
   const leaks = last.fds > early + FD_SLACK
   console.log(`${MINUTES} minutes on ${BEST_ENGINE.name}, ${CLIENTS} clients, ${settled.length} devices, ${observer.activations} activations\n` +
     `answers: ${JSON.stringify(counts)}\n` +
     `RSS: ${rss[0]?.[1].toFixed(0)} MB after warm-up, ${last.rssMb.toFixed(0)} MB at the end, ${slope(rss).toFixed(2)} MB per minute` +
     ` (second half ${slope(rss.slice(rss.length >> 1)).toFixed(2)})\n` +
+    `live heap (troughs): ${low.map(([, mb]) => mb.toFixed(0)).join(' ')} MB, ${slope(low).toFixed(2)} MB per minute\n` +
     `file descriptors: at most ${early} while warming up, ${last.fds} at the end, ${slope(fds).toFixed(2)} per minute${leaks ? ': A LEAK' : ''}\n` +
     `drift ${drift}, backlog ${left.backlog}, left over ${faults.length}, a look of reconcile ${lookMs} ms, clean ${ms} ms after that; ` +
     `${observer.violations.length} times two ACTIVE; ${wrong.length} wrong answers`)
@@ -138,9 +143,18 @@ function usageOf (pid: number): { rssMb: number, fds: number } {
   return { rssMb: kb / 1024, fds: readdirSync(`/proc/${pid}/fd`).length }
 }
 
-async function metric (opsUrl: string, name: string): Promise<number> {
+async function metricsOf (opsUrl: string, names: readonly string[]): Promise<number[]> {
   const text = await (await fetch(`${opsUrl}/metrics`)).text()
-  return Number(new RegExp(`^${name} (\\S+)$`, 'm').exec(text)?.[1] ?? 0)
+  return names.map(name => Number(new RegExp(`^${name} (\\S+)$`, 'm').exec(text)?.[1] ?? 0))
+}
+
+/** The least of every tenth of the samples: what collecting garbage cannot bring down. */
+function troughs (samples: readonly Sample[]): (readonly [number, number])[] {
+  const size = Math.ceil(samples.length / 10)
+  return Array.from({ length: Math.ceil(samples.length / size) }, (_, n) => {
+    const lowest = samples.slice(n * size, (n + 1) * size).reduce((least, sample) => sample.heapMb < least.heapMb ? sample : least)
+    return [lowest.minute, lowest.heapMb] as const
+  })
 }
 
 /** Of the straight line that comes nearest to the points, by least squares. */
