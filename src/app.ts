@@ -11,12 +11,13 @@ import { DynamoDbUnfinishedDevices } from './adapters/dynamodb-unfinished-device
 import { IotControlPlane } from './adapters/iot-control-plane.ts'
 import { amazonRootCas } from './adapters/trust-anchors.ts'
 import type { Config } from './config.ts'
-import { observedUseCases } from './observed.ts'
+import { auditLog, observedUseCases } from './observed.ts'
 import { buildOps } from './ops.ts'
 import { authenticate } from './plugins/authenticate.ts'
 import { drain } from './plugins/drain.ts'
 import { answerUnreadable, errorFacts, errorHandler, sendFrameworkError } from './plugins/error-handler.ts'
 import { createMetrics, requestMetrics } from './plugins/metrics.ts'
+import { oidcCallers } from './plugins/oidc.ts'
 import { overload } from './plugins/overload.ts'
 import { rateLimits } from './plugins/rate-limit.ts'
 import { reconciler } from './plugins/reconciler.ts'
@@ -85,7 +86,8 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const hashToken = tokenHasher(config.TOKEN_PEPPER)
   const rootCaPem = surroundings.rootCaPem ?? (config.ROOT_CA_FILE ? readFileSync(config.ROOT_CA_FILE, 'utf8') : amazonRootCas())
 
-  const useCases = observedUseCases({ config, log, metrics, registry, devices, controlPlane, hashToken })
+  const { audit, isAudited } = auditLog(log)
+  const useCases = observedUseCases({ config, log, audit, metrics, registry, devices, controlPlane, hashToken })
 
   const service = Fastify(serverOptions(config, surroundings))
   service.addHook('onRequest', async (request, reply) => { reply.header('x-request-id', request.id) })
@@ -98,14 +100,14 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     windowMs: config.RATE_LIMIT_WINDOW_MS,
     onLimited: limit => metrics.rateLimited.inc({ limit })
   })
-  await service.register(errorHandler, { onFailure: code => metrics.refusals.inc({ code }) })
+  await service.register(errorHandler, { onFailure: code => metrics.refusals.inc({ code }), isAudited })
   await service.register(overload, {
     maxInFlight: config.MAX_IN_FLIGHT,
     maxEventLoopDelayMs: config.MAX_EVENT_LOOP_DELAY_MS,
     onInFlight: count => metrics.inFlight.set(count)
   })
   await service.register(strictInput)
-  await service.register(authenticate, { apiKeys: config.API_KEYS })
+  await service.register(authenticate, { apiKeys: config.API_KEYS, callerOfToken: callersByToken(config), audit })
   await service.register(reconciler, { intervalMs: config.RECONCILE_INTERVAL_MS, devices, reconcile: useCases.reconcile, log })
 
   await service.register(vendRoutes, {
@@ -126,6 +128,19 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   })
   const release = (): void => { for (const client of [dynamodb, issuing, binding, tending]) client.destroy() }
   return { service, ops, registry, hashToken, release }
+}
+
+function callersByToken (config: Config) {
+  return config.OIDC_ISSUER === ''
+    ? undefined
+    : oidcCallers({
+      issuer: config.OIDC_ISSUER,
+      audience: config.OIDC_AUDIENCE,
+      jwksUrl: config.OIDC_JWKS_URL,
+      algorithms: config.OIDC_ALGORITHMS,
+      roleClaim: config.OIDC_ROLE_CLAIM,
+      nameClaim: config.OIDC_NAME_CLAIM
+    })
 }
 
 function serverOptions (config: Config, { log, tls }: Surroundings): FastifyServerOptions {

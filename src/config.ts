@@ -11,6 +11,9 @@ const positive = (initial: number, description: string) =>
 const timer = (initial: number, description: string) => Type.Integer({ minimum: 1, maximum: 600_000, default: initial, description })
 const text = (initial: string, description: string) => Type.String({ default: initial, description })
 
+/** Asymmetric ones only: whoever can check a token must not be able to make one. */
+const ALGORITHMS = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519']
+
 /** Every setting of the service: environment variable, type, default and meaning. The README's table is checked against it. */
 export const SETTINGS = Type.Object({
   NODE_ENV: text('', '`production` turns local mode off for good'),
@@ -22,7 +25,7 @@ export const SETTINGS = Type.Object({
   HOST: text('', 'address to listen on; default `127.0.0.1` in local mode, `0.0.0.0` otherwise'),
   PORT: port(8443, 'port of the service'),
   OPS_PORT: port(9464, 'port of `/livez`, `/readyz`, `/healthz`, `/metrics`'),
-  LOG_LEVEL: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], { default: 'info', description: 'least level that is logged' }),
+  LOG_LEVEL: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], { default: 'info', description: 'least level that is logged; security events are at any but `silent`' }),
   TLS_CERT_FILE: text('', 'certificate chain (PEM) when TLS ends here; with `TLS_KEY_FILE`'),
   TLS_KEY_FILE: text('', 'private key (PEM) when TLS ends here; with `TLS_CERT_FILE`'),
   TRUST_PROXY_CIDRS: text('', 'networks of the load balancer, comma-separated; whose `X-Forwarded-For` is believed'),
@@ -36,6 +39,12 @@ export const SETTINGS = Type.Object({
   ROOT_CA_FILE: text('', 'root certificates that devices are told (PEM); Amazon Root CA 1 and 3 when empty'),
   TOKEN_PEPPER: text('', 'base64 of at least 32 random bytes that key the hashes of registration tokens; required outside local mode'),
   API_KEYS: text('', 'who may use the operator\'s routes: `name:role:hash` entries, comma-separated, as `cvm keys create` prints them'),
+  OIDC_ISSUER: text('', 'identity provider whose tokens are taken beside API keys, as their `iss` names it (https); empty: none are'),
+  OIDC_AUDIENCE: text('', 'what `aud` must hold; required with `OIDC_ISSUER`'),
+  OIDC_JWKS_URL: text('', 'the provider\'s keys; asked of `<issuer>/.well-known/openid-configuration` when empty'),
+  OIDC_ALGORITHMS: text('RS256,ES256', `signature algorithms that are taken, comma-separated: ${ALGORITHMS.join(', ')}`),
+  OIDC_ROLE_CLAIM: text('roles', 'claim with a role or a list of roles, such as `realm_access.roles`; other values in it do not matter'),
+  OIDC_NAME_CLAIM: text('sub', 'claim with the caller\'s name for audit records'),
   CLAIM_LIFETIME_MS: timer(30_000, 'how long a worker may hold a device; longer than `VEND_DEADLINE_MS`'),
   VEND_DEADLINE_MS: timer(20_000, 'how long one vend may take'),
   REPLAY_WINDOW_MS: positive(30 * 24 * 3_600_000, 'how long after a vend the same request gets the same certificate'),
@@ -56,10 +65,11 @@ export const SETTINGS = Type.Object({
 type Settings = Static<typeof SETTINGS>
 
 /** The settings, checked and completed. */
-export interface Config extends Omit<Settings, 'API_KEYS' | 'CVM_LOCAL' | 'CREATE_TABLES' | 'TOKEN_PEPPER' | 'TRUST_PROXY_CIDRS'> {
+export interface Config extends Omit<Settings, 'API_KEYS' | 'CVM_LOCAL' | 'CREATE_TABLES' | 'OIDC_ALGORITHMS' | 'TOKEN_PEPPER' | 'TRUST_PROXY_CIDRS'> {
   API_KEYS: ApiKey[]
   CVM_LOCAL: boolean
   CREATE_TABLES: boolean
+  OIDC_ALGORITHMS: string[]
   TOKEN_PEPPER: Buffer
   TRUST_PROXY_CIDRS: string[]
 }
@@ -72,6 +82,9 @@ const ROLES = ['operator', 'line', 'auditor'] as const
 type Role = typeof ROLES[number]
 
 const API_KEY = new RegExp(`^[A-Za-z0-9._-]{1,64}:(${ROLES.join('|')}):[0-9a-f]{64}$`)
+
+/** Names of members, with dots between them; a claim may also be called by a URL. */
+const CLAIM = /^(?!\.)(?!.*\.\.)[!-~]{1,256}(?<!\.)$/
 
 /** The settings are not usable; `faults` names each one and what it allows. */
 export class ConfigError extends Error {
@@ -91,8 +104,8 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
   const isProduction = settings.NODE_ENV === 'production'
   const local = settings.CVM_LOCAL ?? !isProduction
   const pepper = Buffer.from(settings.TOKEN_PEPPER, 'base64')
-  const cidrs = settings.TRUST_PROXY_CIDRS.split(',').map(cidr => cidr.trim()).filter(Boolean)
-  const keys = settings.API_KEYS.split(',').map(entry => entry.trim()).filter(Boolean)
+  const cidrs = entriesOf(settings.TRUST_PROXY_CIDRS)
+  const keys = entriesOf(settings.API_KEYS)
   const expect = (holds: boolean, fault: string) => { if (!holds) faults.push(fault) }
 
   expect(!(local && isProduction), 'CVM_LOCAL must not be true when NODE_ENV is production')
@@ -110,6 +123,7 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
   expect(isPair(settings), 'TLS_CERT_FILE and TLS_KEY_FILE must hold a certificate and its unencrypted private key, in PEM')
   for (const cidr of cidrs) expect(isCidr(cidr), `TRUST_PROXY_CIDRS must hold networks such as 10.0.0.0/16, not ${JSON.stringify(cidr)}`)
   for (const entry of keys) expect(API_KEY.test(entry), 'API_KEYS must hold entries name:role:hash as `cvm keys create` prints them')
+  faults.push(...oidcFaults(settings))
   expect(settings.CLAIM_LIFETIME_MS > settings.VEND_DEADLINE_MS, 'CLAIM_LIFETIME_MS must be greater than VEND_DEADLINE_MS')
   if (faults.length > 0) throw new ConfigError(faults)
 
@@ -118,6 +132,7 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
     API_KEYS: keys.map(apiKeyOf),
     CVM_LOCAL: local,
     CREATE_TABLES: settings.CREATE_TABLES ?? local,
+    OIDC_ALGORITHMS: entriesOf(settings.OIDC_ALGORITHMS),
     HOST: settings.HOST || (local ? '127.0.0.1' : '0.0.0.0'),
     TOKEN_PEPPER: settings.TOKEN_PEPPER ? pepper : LOCAL_PEPPER,
     TRUST_PROXY_CIDRS: cidrs
@@ -143,6 +158,25 @@ function readSettings (env: Readonly<Record<string, string | undefined>>): { set
   }
 }
 
+function entriesOf (list: string): string[] {
+  return list.split(',').map(entry => entry.trim()).filter(Boolean)
+}
+
+function oidcFaults ({ OIDC_ISSUER: issuer, OIDC_AUDIENCE: audience, OIDC_JWKS_URL: jwksUrl, ...others }: Settings): string[] {
+  const algorithms = entriesOf(others.OIDC_ALGORITHMS)
+  const wrong = algorithms.filter(algorithm => !ALGORITHMS.includes(algorithm))
+  const rules: [boolean, string][] = [
+    [!issuer || (isSafeUrl(issuer) && !/[?#]/.test(issuer)), 'OIDC_ISSUER must be an https:// URL without query (http:// on this machine only)'],
+    [!jwksUrl || isSafeUrl(jwksUrl), 'OIDC_JWKS_URL must be an https:// URL (http:// on this machine only)'],
+    [!issuer || Boolean(audience), 'OIDC_AUDIENCE must be set together with OIDC_ISSUER'],
+    [Boolean(issuer) || !(audience || jwksUrl), 'OIDC_ISSUER must be set together with OIDC_AUDIENCE and OIDC_JWKS_URL'],
+    [algorithms.length > 0 && wrong.length === 0, `OIDC_ALGORITHMS must be some of ${ALGORITHMS.join(', ')}, not ${JSON.stringify(others.OIDC_ALGORITHMS)}`],
+    ...(['OIDC_ROLE_CLAIM', 'OIDC_NAME_CLAIM'] as const).map((name): [boolean, string] =>
+      [CLAIM.test(others[name]), `${name} must name a claim, or a path to one with dots`])
+  ]
+  return rules.filter(([holds]) => !holds).map(([, fault]) => fault)
+}
+
 function apiKeyOf (entry: string): ApiKey {
   const [name = '', role, hash = ''] = entry.split(':')
   return { name, role: role as Role, hash }
@@ -165,6 +199,14 @@ function isReadable (file: string): boolean {
   } catch {
     return false
   }
+}
+
+/** Nobody on the way can change what it answers. */
+function isSafeUrl (url: string): boolean {
+  if (!URL.canParse(url)) return false
+  const { protocol, hostname, username, password } = new URL(url)
+  const isLoopback = /^(localhost|127(\.\d+){3}|\[::1\])$/.test(hostname)
+  return (protocol === 'https:' || (protocol === 'http:' && isLoopback)) && !username && !password
 }
 
 function isHttpUrl (url: string): boolean {

@@ -7,11 +7,11 @@ const TABLE = {
   'invalid-request': entry(400, 'The request does not fit the schema', 'Correct what `detail` and `errors` name.'),
   'csr-rejected': entry(400, 'The certificate signing request was refused', 'Make a new CSR that follows `detail`; `reason` is stable.'),
   'device-not-authorized': entry(401, 'Serial number and registration token do not match a device', 'Check both; ask the operator for a new token.'),
-  unauthenticated: entry(401, 'The API key is missing or unknown', 'Send `Authorization: Bearer` with a valid API key.'),
+  unauthenticated: entry(401, 'The API key or token is missing, unknown or expired', 'Send `Authorization: Bearer` with a valid API key or token.'),
   'device-disabled': entry(403, 'The device is disabled', 'Ask the operator to enable it.'),
   'device-revoked': entry(403, 'The device is revoked', 'Ask the operator to reset it, which gives it a new token.'),
   'device-decommissioned': entry(403, 'The device is decommissioned', 'Give up: this record is never vended again.'),
-  forbidden: entry(403, 'The role of the API key does not allow this', 'Use a key with one of the roles that the route allows.'),
+  forbidden: entry(403, 'The role of the caller does not allow this', 'Use an API key or a token with one of the roles that the route allows.'),
   'device-not-found': entry(404, 'There is no device with this serial number', 'Check the serial number.'),
   'not-found': entry(404, 'There is nothing at this address', 'Check method and path.'),
   'method-not-allowed': entry(405, 'The method is not allowed here', 'Use a method named in the `Allow` header.'),
@@ -30,6 +30,7 @@ const TABLE = {
   'aws-iot-throttled': entry(503, 'AWS IoT is at its quota', 'Send the same request again after `Retry-After` seconds.'),
   'aws-iot-unavailable': entry(503, 'AWS IoT did not answer', 'Send the same request again after `Retry-After` seconds.'),
   'registry-unavailable': entry(503, 'The device registry did not answer', 'Send the same request again after `Retry-After` seconds.'),
+  'identity-provider-unavailable': entry(503, 'The identity provider did not answer', 'Send the same request again after `Retry-After` seconds, or use an API key.'),
   overloaded: entry(503, 'The service is at its capacity', 'Send the same request again after `Retry-After` seconds.'),
   'deadline-exceeded': entry(503, 'The work was not done in time', 'Send the same request again after `Retry-After` seconds.')
 } as const

@@ -3,12 +3,13 @@ import type { Logger } from 'pino'
 import type { Config } from './config.ts'
 import { CvmError, ERRORS } from './errors.ts'
 import type { Metrics } from './plugins/metrics.ts'
+import { type Audit, type AuditEvent, type AuditRecord, auditLine } from './vending/audit.ts'
 import type { ControlPlane } from './vending/control-plane.ts'
 import type { Device, Operation } from './vending/device.ts'
 import type { DeviceRegistry } from './vending/device-registry.ts'
 import { fulfil, operate } from './vending/operate.ts'
 import { reconcile } from './vending/reconcile.ts'
-import type { ReconcileReport, ReconcileRequest } from './vending/reconcile-run.ts'
+import type { ReconcileReport, ReconcileRequest, ReconcileStep } from './vending/reconcile-run.ts'
 import type { TokenHasher } from './vending/registration-token.ts'
 import type { UnfinishedDevices } from './vending/unfinished-devices.ts'
 import type { VendDeps, VendRequest, Vended } from './vending/vend-steps.ts'
@@ -17,6 +18,7 @@ import { finish, vend } from './vending/vend.ts'
 interface Parts {
   config: Config
   log: Logger
+  audit: Audit
   metrics: Metrics
   registry: DeviceRegistry
   devices: UnfinishedDevices
@@ -24,7 +26,7 @@ interface Parts {
   hashToken: TokenHasher
 }
 
-/** The use cases with their settings and a clock, and with eyes on them: metrics, and log lines from an allow-list. */
+/** The use cases with their settings and a clock, and with eyes on them: metrics, and security events. */
 export function observedUseCases (parts: Parts) {
   const deps = vendDeps(parts)
   return { vend: observedVend(parts, deps), operate: observedOperate(parts, deps), reconcile: observedReconcile(parts, deps) }
@@ -48,47 +50,95 @@ function vendDeps ({ config, log, metrics, registry, controlPlane, hashToken }: 
   }
 }
 
-function observedVend ({ log, metrics }: Parts, deps: VendDeps) {
-  return async (request: VendRequest): Promise<Vended> => {
+function observedVend ({ audit, metrics }: Parts, deps: VendDeps) {
+  return async ({ address, ...request }: VendRequest & { address: string }): Promise<Vended> => {
     const way = request.certificateSigningRequest === undefined ? 'keys' : 'csr'
+    const { requestId, serialNumber } = request
+    let isKnown = false
     try {
-      const vended = await vend(request, deps)
-      metrics.vends.inc({ way, outcome: vended.outcome })
-      const { requestId, serialNumber } = request
-      log.info({ requestId, serialNumber, way, outcome: vended.outcome, certificateId: vended.certificate.certificateId }, 'vended')
+      const vended = await vend(request, { ...deps, onKnown: () => { isKnown = true } })
+      const { outcome, certificate: { certificateId } } = vended
+      metrics.vends.inc({ way, outcome })
+      audit({ ...VENDED[outcome], requestId, serialNumber, certificateId, way, address })
       return vended
     } catch (cause) {
-      const isRefusal = cause instanceof CvmError && ERRORS[cause.code].status < 500
+      const isRefusal = isRefused(cause)
       metrics.vends.inc({ way, outcome: isRefusal ? 'refused' : 'failed' })
+      // Who mixes up serial number and token must not find the token in the log.
+      const device = isKnown ? { serialNumber } : {}
+      if (isRefusal) audit({ event: 'vend-refused', outcome: 'refused', requestId, ...device, way, code: cause.code, reason: cause.reason, address }, cause)
       throw cause
     }
   }
+}
+
+const VENDED = {
+  vended: { event: 'certificate-vended', outcome: 'done' },
+  resumed: { event: 'certificate-vended', outcome: 'resumed' },
+  replayed: { event: 'certificate-replayed', outcome: 'unchanged' }
+} as const
+
+/** A failure that the caller must mend, as against one of the service. */
+function isRefused (cause: unknown): cause is CvmError {
+  return cause instanceof CvmError && ERRORS[cause.code].status < 500
 }
 
 interface Wish {
   serialNumber: string
   operation: Operation
   actor: string
+  role: string
   reason: string
   requestId: string
   /** For `reset`: the new token. */
   registrationToken?: string
 }
 
-function observedOperate ({ log, hashToken }: Parts, deps: VendDeps) {
-  return async ({ serialNumber, operation, actor, reason, requestId, registrationToken }: Wish): Promise<Device> => {
+const OPERATED = {
+  reset: 'device-reset', revoke: 'device-revoked', disable: 'device-disabled', enable: 'device-enabled', decommission: 'device-decommissioned'
+} as const satisfies Record<Operation, AuditEvent>
+
+function observedOperate ({ audit, hashToken }: Parts, deps: VendDeps) {
+  return async ({ serialNumber, operation, actor, role, reason, requestId, registrationToken }: Wish): Promise<Device> => {
     const token = registrationToken === undefined ? {} : { tokenHash: hashToken(serialNumber, registrationToken) }
     const pending = { operation, operationId: randomUUID(), actor, reason, ...token }
-    const device = await operate(serialNumber, pending, requestId, deps)
-    log.info({ requestId, serialNumber, operation, actor, state: device.state }, 'operated')
-    return device
+    const facts = { event: OPERATED[operation], requestId, actor, role, reason }
+    try {
+      const device = await operate(serialNumber, pending, requestId, deps)
+      const done = device.history.findLast(entry => entry.requestId === requestId)
+      const certificateId = done?.certificateId ?? device.certificate?.certificateId
+      audit({ ...facts, outcome: done ? 'done' : 'unchanged', serialNumber, certificateId })
+      return device
+    } catch (cause) {
+      const failure = toFailure(cause)
+      // What is no serial number of ours may be anything.
+      const device = failure.code === 'device-not-found' ? {} : { serialNumber }
+      audit({ ...facts, outcome: isRefused(cause) ? 'refused' : 'failed', ...device, code: failure.code }, isRefused(cause) ? cause : undefined)
+      throw cause
+    }
   }
 }
 
-function observedReconcile ({ config, log, metrics, devices, controlPlane }: Parts, deps: VendDeps) {
+function toFailure (cause: unknown): { code: string } {
+  return cause instanceof CvmError ? cause : { code: 'internal-error' }
+}
+
+/** The events of what reconcile does; all else is a device reconciled. */
+const RECONCILED: Readonly<Partial<Record<ReconcileStep, AuditEvent>>> = {
+  'dispose-retired': 'certificate-disposed', 'delete-orphan': 'certificate-disposed', 'report-drift': 'drift-found'
+}
+
+interface ReconcileWish extends Omit<ReconcileRequest, 'compareSince'> {
+  /** Who asked for it; nobody where it is its time. */
+  caller?: { name: string, role: string } | null
+}
+
+function observedReconcile ({ config, audit, metrics, devices, controlPlane }: Parts, deps: VendDeps) {
   let comparedAt = Date.now()
-  return async (request: Omit<ReconcileRequest, 'compareSince'>): Promise<ReconcileReport> => {
+  return async ({ caller, ...request }: ReconcileWish): Promise<ReconcileReport> => {
     const startedAt = Date.now()
+    const { requestId, dryRun } = request
+    const requested = { event: 'reconcile-requested', requestId, actor: caller?.name, role: caller?.role, reason: dryRun ? 'dry-run' : undefined } as const
     const report = await reconcile({ ...request, compareSince: comparedAt }, {
       devices,
       controlPlane,
@@ -99,16 +149,39 @@ function observedReconcile ({ config, log, metrics, devices, controlPlane }: Par
       claimLifetimeMs: config.CLAIM_LIFETIME_MS,
       batch: config.RECONCILE_BATCH,
       maxPages: config.RECONCILE_MAX_PAGES
+    }).catch((cause: unknown) => {
+      if (caller) audit({ ...requested, outcome: 'failed', code: toFailure(cause).code })
+      throw cause
     })
-    for (const { step, outcome, ...facts } of report.actions) {
-      if (outcome !== 'would') metrics.reconcileActions.inc({ step, outcome })
-      log[step === 'report-drift' || outcome === 'failed' ? 'warn' : 'info']({ requestId: request.requestId, step, outcome, ...facts }, 'reconcile')
+    if (caller) audit({ ...requested, outcome: 'done' })
+    for (const { step, outcome, detail: reason, ...facts } of report.actions) {
+      if (outcome === 'would') continue
+      metrics.reconcileActions.inc({ step, outcome })
+      audit({ event: RECONCILED[step] ?? 'device-reconciled', outcome, requestId, step, reason, ...facts })
     }
-    if (request.dryRun) return report
+    if (dryRun) return report
     metrics.reconcileBacklog.set(report.backlog)
     metrics.drift.set(report.drift)
     metrics.reconcileLastRun.set(startedAt / 1000)
     if (report.complete) comparedAt = startedAt
     return report
+  }
+}
+
+/** Events that somebody should look at. */
+function isAlarming ({ event, outcome }: AuditRecord): boolean {
+  return outcome === 'failed' || event === 'drift-found'
+}
+
+/** Where security events go: to the log, at any level but `silent`. Knows the failures that are told there already. */
+export function auditLog (log: Logger): { audit: Audit, isAudited: (failure: Error) => boolean } {
+  const told = new WeakSet<Error>()
+  const lines = log.child({}, { level: log.level === 'silent' ? 'silent' : 'info' })
+  return {
+    audit (record, failure) {
+      if (failure) told.add(failure)
+      lines[isAlarming(record) ? 'warn' : 'info'](auditLine(record), 'audit')
+    },
+    isAudited: failure => told.has(failure)
   }
 }

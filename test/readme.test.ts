@@ -5,6 +5,8 @@ import t from 'tap'
 import { SETTINGS, allowed } from '../src/config.ts'
 import { ERRORS } from '../src/errors.ts'
 import { createMetrics } from '../src/plugins/metrics.ts'
+import { AUDIT_EVENTS } from '../src/vending/audit.ts'
+import { accessRows } from './fixtures/access.ts'
 import { CSR_REFUSALS } from '../src/x509/refusals.ts'
 
 const README = new URL('../README.md', import.meta.url)
@@ -19,6 +21,8 @@ const tables: Record<string, string> = {
   errors: table(['status', 'code', 'means', 'what to do'], Object.entries(ERRORS).map(([code, { status, title, remedy }]) =>
     [String(status), `\`${code}\``, title, remedy])),
   'csr-refusals': table(['reason', 'rule'], Object.entries(CSR_REFUSALS).map(([reason, rule]) => [`\`${reason}\``, rule])),
+  access: table(['method', 'route', 'who'], await accessRows()),
+  audit: table(['event', 'says'], Object.entries(AUDIT_EVENTS).map(([event, meaning]) => [`\`${event}\``, meaning])),
   metrics: table(['metric', 'type', 'labels', 'what it says'], (await ownMetrics()).map(({ name, type, labels, help }) =>
     [`\`${name}\``, type, labels.map(label => `\`${label}\``).join(', '), help]))
 }

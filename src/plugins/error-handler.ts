@@ -18,14 +18,16 @@ const BEARABLE_BYTES = 1_048_576
 interface ErrorHandlerOptions {
   /** Told of every failure that is answered. */
   onFailure: (code: ErrorCode) => void
+  /** Whether a failure is in the log already, as a security event. */
+  isAudited: (error: Error) => boolean
 }
 
 /** Renders every failure as problem+json: those of handlers, schemas and the framework, unknown addresses and wrong methods. */
-export const errorHandler = fp<ErrorHandlerOptions>(async (app, { onFailure }) => {
+export const errorHandler = fp<ErrorHandlerOptions>(async (app, { onFailure, isAudited }) => {
   app.setErrorHandler((thrown, request, reply) => {
     const error = toCvmError(thrown)
     onFailure(error.code)
-    log(request, error)
+    if (!isAudited(error)) log(request, error)
     // Fastify would close at once, and the reset for the unread rest can overtake the answer; Node reads and drops a bearable rest.
     if (error.code === 'body-too-large' && Number(request.headers['content-length']) <= BEARABLE_BYTES) reply.removeHeader('connection')
     return send(request, reply, error)
@@ -57,7 +59,7 @@ function answerWrongMethods (app: FastifyInstance): void {
       app.route({
         url,
         method: METHODS.filter(method => !methods.has(method)),
-        config: { access: 'device' },
+        config: { access: 'anyone', noSuchMethod: true },
         schema: { hide: true } as object,
         onRequest: [app.rateLimit(), async (_request, reply) => {
           reply.header('allow', allow)

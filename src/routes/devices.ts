@@ -50,6 +50,7 @@ interface Wish {
   serialNumber: string
   operation: typeof OPERATIONS[number]
   actor: string
+  role: string
   reason: string
   requestId: string
   registrationToken?: string
@@ -75,7 +76,7 @@ export async function deviceRoutes (base: FastifyInstance, { registry, operate }
       schema: { params: Params, body: Reason, response: { 200: OperationAnswer } }
     }, async ({ params, body, caller, id: requestId }, reply) => {
       const token = operation === 'reset' ? { registrationToken: randomBytes(32).toString('base64url') } : {}
-      const device = await operate({ ...params, ...body, ...token, operation, actor: caller?.name ?? '', requestId })
+      const device = await operate({ ...params, ...body, ...token, operation, actor: caller?.name ?? '', role: caller?.role ?? '', requestId })
       reply.header('cache-control', 'no-store')
       return { ...answerOf(device), ...token }
     })

@@ -17,7 +17,7 @@ const Report = Type.Object({
 })
 
 interface ReconcileRoutesOptions {
-  reconcile: (request: { requestId: string, dryRun: boolean }) => Promise<ReconcileReport>
+  reconcile: (request: { requestId: string, dryRun: boolean, caller: { name: string, role: string } | null }) => Promise<ReconcileReport>
 }
 
 /** Reconcile on demand; what the replicas do by themselves every interval. */
@@ -27,5 +27,5 @@ export async function reconcileRoutes (base: FastifyInstance, { reconcile }: Rec
   app.post('/v1/reconcile', {
     config: { access: ['operator'] },
     schema: { body: Type.Object({ dryRun: Type.Optional(Type.Boolean()) }, { additionalProperties: false }), response: { 200: Report } }
-  }, ({ id: requestId, body }) => reconcile({ requestId, dryRun: body.dryRun ?? false }))
+  }, ({ id: requestId, body, caller }) => reconcile({ requestId, dryRun: body.dryRun ?? false, caller }))
 }

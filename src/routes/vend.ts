@@ -37,7 +37,7 @@ const PEM_CHAIN = 'application/pem-certificate-chain'
 interface Connection { endpoint: string, rootCaPem: string }
 
 export interface VendRoutesOptions {
-  vend: (request: VendRequest) => Promise<Vended>
+  vend: (request: VendRequest & { address: string }) => Promise<Vended>
   /** What devices are told to connect with; the same for all. */
   connection: () => Promise<Connection>
   /** When a certificate is to be renewed, in epoch milliseconds. */
@@ -52,7 +52,7 @@ export async function vendRoutes (base: FastifyInstance, options: VendRoutesOpti
 
   app.post('/v1/certificates', { config, schema: { body: CsrRequest, response: { '2xx': Answer } }, preHandler }, async (request, reply) => {
     const connection = await options.connection()
-    const vended = await options.vend({ ...request.body, requestId: request.id })
+    const vended = await options.vend({ ...request.body, requestId: request.id, address: request.ip })
     secret(reply.code(statusOf(vended)))
     if (!wantsPem(request.headers.accept)) return answer(request.body.serialNumber, vended, connection)
     return reply.type(PEM_CHAIN).serializer((pem: unknown) => String(pem)).send(vended.certificate.certificatePem as never)
@@ -60,7 +60,7 @@ export async function vendRoutes (base: FastifyInstance, options: VendRoutesOpti
 
   app.post('/v1/keys-and-certificates', { config, schema: { body: KeysRequest, response: { '2xx': KeysAnswer } }, preHandler }, async (request, reply) => {
     const connection = await options.connection()
-    const vended = await options.vend({ ...request.body, requestId: request.id, callerGone: callerGone(reply) })
+    const vended = await options.vend({ ...request.body, requestId: request.id, address: request.ip, callerGone: callerGone(reply) })
     secret(reply.code(statusOf(vended)))
     const { keyPair } = vended
     if (!keyPair) throw new Error('a key-generating vend ended without a key pair')

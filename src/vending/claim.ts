@@ -9,7 +9,13 @@ export type Claimed =
   | { kind: 'claimed' | 'resumed', device: Device }
   | { kind: 'replay', device: Device, certificate: Certificate }
 
-interface ClaimDeps { registry: DeviceRegistry, hashToken: TokenHasher, replayWindowMs: number }
+interface ClaimDeps {
+  registry: DeviceRegistry
+  hashToken: TokenHasher
+  replayWindowMs: number
+  /** Told that there is such a device, before anything is refused; for audit records, never for the caller. */
+  onKnown?: () => void
+}
 
 /**
  * Takes the claim on a device in one conditional write, or learns from the row that was in the way what to do instead.
@@ -20,6 +26,7 @@ interface ClaimDeps { registry: DeviceRegistry, hashToken: TokenHasher, replayWi
 export async function claim (request: ClaimRequest, deps: ClaimDeps): Promise<Claimed> {
   const { registry, hashToken, replayWindowMs } = deps
   const result = await registry.claim(request)
+  if (result.device) deps.onKnown?.()
   if (holds(result, request.claimId)) return { kind: 'claimed', device: result.device }
 
   const { device } = result

@@ -42,6 +42,8 @@ export interface VendDeps {
   deadline: () => AbortSignal
   claimLifetimeMs: number
   replayWindowMs: number
+  /** Told that there is such a device; for audit records. */
+  onKnown?: () => void
   /** Told how long each step took, and whether it ended well. */
   onStep: (step: VendStep, durationMs: number, ok: boolean) => void
   /** Told of a clean-up that failed and is left to reconcile. */

@@ -1,0 +1,65 @@
+/** Every security event that is logged, and what it says. The README's table is made of it. */
+export const AUDIT_EVENTS = {
+  'device-registered': 'a device was registered, or was to be',
+  'certificate-vended': 'a device was given a certificate; `resumed`: one that an earlier request had begun',
+  'certificate-replayed': 'a device got the answer again that it had been given before',
+  'vend-refused': 'a device was refused; `code` says why, and the serial number is there where there is such a device',
+  'device-reset': 'an operator ended the certificate and gave a new registration token',
+  'device-revoked': 'an operator revoked the device and its certificate',
+  'device-disabled': 'an operator paused the device',
+  'device-enabled': 'an operator ended the pause',
+  'device-decommissioned': 'an operator ended the device for ever',
+  'device-reconciled': 'reconcile finished or undid what was left of a device; `step` says what',
+  'certificate-disposed': 'reconcile deleted a certificate that was replaced or that nobody has',
+  'drift-found': 'AWS IoT and the registry differ about a certificate',
+  'reconcile-requested': 'an operator had reconcile run',
+  'access-refused': 'somebody was refused at a route for people; `reason` says why'
+} as const
+
+/** The name of a security event. */
+export type AuditEvent = keyof typeof AUDIT_EVENTS
+
+/**
+ * How it ended: `unchanged` where it was so already, `resumed` where an earlier request had begun it, `refused` where the caller must
+ * change something, `failed` where the service could not, `later` where reconcile comes back to it.
+ */
+type AuditOutcome = 'done' | 'unchanged' | 'resumed' | 'refused' | 'failed' | 'later'
+
+/** One security event. No member may hold a credential, a token, a key or a URL. */
+export interface AuditRecord {
+  event: AuditEvent
+  outcome: AuditOutcome
+  requestId: string
+  /** Who did it, and the role that allowed it; a refused caller's roles. */
+  actor?: string | undefined
+  role?: string | undefined
+  serialNumber?: string | undefined
+  certificateId?: string | undefined
+  product?: string | undefined
+  /** How it was vended. */
+  way?: 'csr' | 'keys' | undefined
+  /** What reconcile did. */
+  step?: string | undefined
+  /** Why, in the operator's words or by a stable name. */
+  reason?: string | undefined
+  /** The failure's code. */
+  code?: string | undefined
+  method?: string | undefined
+  /** The route's pattern. */
+  route?: string | undefined
+  address?: string | undefined
+}
+
+/** Writes a security event to the log. With the failure that it is about, so that this one is not logged a second time. */
+export type Audit = (record: AuditRecord, failure?: Error) => void
+
+/** What may be written of a record; anything else that a caller's object carries is left out. */
+const MEMBERS = [
+  'event', 'outcome', 'requestId', 'actor', 'role', 'serialNumber', 'certificateId', 'product', 'way', 'step', 'reason', 'code', 'method', 'route', 'address'
+] as const satisfies readonly (keyof AuditRecord)[]
+
+/** A record as it is logged: the members of the allow-list that it has, in one order. */
+export function auditLine (record: AuditRecord): { audit: AuditRecord } {
+  const members = MEMBERS.filter(name => record[name] !== undefined).map(name => [name, record[name]])
+  return { audit: Object.fromEntries(members) as unknown as AuditRecord }
+}
