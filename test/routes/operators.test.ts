@@ -17,29 +17,6 @@ function ask (method: Method, url: string, { as = 'operator', body = { reason: '
   return service.app.service.inject({ method, url, headers, ...(method === 'POST' && { payload: body }) })
 }
 
-await t.test('who may call what', async t => {
-  const { serialNumber } = await newDevice(service)
-  const routes: [Method, string, (keyof typeof keys)[]][] = [
-    ['GET', `/v1/devices/${serialNumber}`, ['operator', 'auditor']],
-    ['POST', '/v1/reconcile', ['operator']],
-    ...['reset', 'revoke', 'disable', 'enable', 'decommission'].map(operation =>
-      ['POST', `/v1/devices/${serialNumber}/${operation}`, ['operator']] as [Method, string, ['operator']])
-  ]
-  for (const [method, url, roles] of routes) {
-    for (const authorization of [undefined, 'Bearer', 'Bearer nonsense', `Basic ${keys.operator}`, `Bearer ${keys.operator}x`]) {
-      const headers = authorization === undefined ? {} : { authorization }
-      const answer = await service.app.service.inject({ method, url, headers, ...(method === 'POST' && { payload: {} }) })
-      t.equal(answer.json().code, 'unauthenticated', `${url} with ${authorization?.split(' ')[0]}`)
-      t.match(answer.headers['www-authenticate'], /^Bearer/)
-    }
-    for (const as of ['operator', 'auditor', 'line'] as const) {
-      if (roles.includes(as)) continue
-      t.equal((await ask(method, url, { as })).json().code, 'forbidden', `${url} as ${as}`)
-    }
-  }
-  t.match((await ask('GET', `/v1/devices/${serialNumber}`)).json(), { state: 'REGISTERED', history: [{ event: 'registered' }] }, 'and nothing was done')
-})
-
 await t.test('a device\'s story, without its secrets', async t => {
   const device = await newDevice(service)
   const { serialNumber } = device
