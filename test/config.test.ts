@@ -128,6 +128,26 @@ await t.test('API keys', async t => {
   }
 })
 
+await t.test('the identity provider', async t => {
+  const OIDC = { OIDC_ISSUER: 'https://id.example.com/realms/cvm', OIDC_AUDIENCE: 'cvm' }
+  t.match(readConfig({}), { OIDC_ISSUER: '', OIDC_ALGORITHMS: ['RS256', 'ES256'], OIDC_ROLE_CLAIM: 'roles', OIDC_NAME_CLAIM: 'sub' })
+  t.match(readConfig({ ...OIDC, OIDC_ALGORITHMS: ' PS256, EdDSA,' }), { ...OIDC, OIDC_JWKS_URL: '', OIDC_ALGORITHMS: ['PS256', 'EdDSA'] })
+  for (const issuer of ['http://localhost:8080/x', 'http://127.0.0.1', 'http://[::1]:1', 'https://tenant.example/']) isFaulty(t, { ...OIDC, OIDC_ISSUER: issuer })
+  for (const issuer of ['http://id.example.com', 'http://localhost.example.com', 'http://127.0.0.1.example.com', 'id.example.com', 'ftp://localhost', 'https://a?b', 'https://a#b', 'https://u:p@a']) {
+    isFaulty(t, { ...OIDC, OIDC_ISSUER: issuer }, /^OIDC_ISSUER must be an https:\/\/ URL/)
+  }
+  isFaulty(t, { ...OIDC, OIDC_JWKS_URL: 'https://id.example.com/keys?v=2' })
+  isFaulty(t, { ...OIDC, OIDC_JWKS_URL: 'http://id.example.com/keys' }, /^OIDC_JWKS_URL must be/)
+  isFaulty(t, { OIDC_ISSUER: OIDC.OIDC_ISSUER }, /^OIDC_AUDIENCE must be set/)
+  isFaulty(t, { OIDC_AUDIENCE: 'cvm' }, /^OIDC_ISSUER must be set/)
+  isFaulty(t, { OIDC_JWKS_URL: 'https://id.example.com/keys' }, /^OIDC_ISSUER must be set/)
+  for (const algorithms of ['none', 'HS256', 'RS256,HS256', 'rs256', ',', '']) isFaulty(t, { OIDC_ALGORITHMS: algorithms }, /^OIDC_ALGORITHMS must be some of RS256,/)
+  for (const claim of ['realm_access.roles', 'https://example.com/roles', 'cognito:groups']) isFaulty(t, { OIDC_ROLE_CLAIM: claim, OIDC_NAME_CLAIM: claim })
+  for (const claim of ['', '.a', 'a.', 'a..b', 'a b', 'x'.repeat(257)]) {
+    isFaulty(t, { OIDC_ROLE_CLAIM: claim, OIDC_NAME_CLAIM: claim }, /^OIDC_ROLE_CLAIM must name/, /^OIDC_NAME_CLAIM must name/)
+  }
+})
+
 await t.test('trusted networks', async t => {
   t.strictSame(readConfig({ TRUST_PROXY_CIDRS: ' 10.0.0.0/16 , 192.0.2.7,fd00::/8,::1 ,' }).TRUST_PROXY_CIDRS, ['10.0.0.0/16', '192.0.2.7', 'fd00::/8', '::1'])
   for (const wrong of ['10.0.0.0/33', '10.0.0.0/', '10.0.0/8', 'fd00::/129', 'loopback', 'true', '1', '10.0.0.0/8/8', '10.0.0.0/-1', 'example.com', '*']) {
@@ -153,13 +173,15 @@ await t.test('all faults at once', async t => {
     TRUST_PROXY_CIDRS: 'all',
     CLAIM_LIFETIME_MS: '5',
     TOKEN_PEPPER: 'hunter2hunter2hunter2',
-    ROOT_CA_FILE: dir
+    ROOT_CA_FILE: dir,
+    OIDC_ISSUER: 'http://id.example.com',
+    OIDC_ALGORITHMS: 'HS256'
   }
   isFaulty(t, env, /^CVM_LOCAL must be true or false, not "maybe"/, /^PORT must be a whole number from 0 to 65535, not "high"/, /^OPS_PORT must .* not "70000"/,
     /^LOG_LEVEL must be one of fatal, .*silent, not "loud"/, /^TLS_CERT_FILE and TLS_KEY_FILE/, /^TLS_KEY_FILE must name/, /^TRUST_PROXY_CIDRS/,
-    /^CLAIM_LIFETIME_MS must be greater/, /^TOKEN_PEPPER/, /^ROOT_CA_FILE/)
+    /^CLAIM_LIFETIME_MS must be greater/, /^TOKEN_PEPPER/, /^ROOT_CA_FILE/, /^OIDC_ISSUER/, /^OIDC_AUDIENCE/, /^OIDC_ALGORITHMS/)
   const error = t.throws(() => readConfig(env), ConfigError) as unknown as Error
-  t.match(error.message, /^the configuration has 10 faults:\n {2}[A-Z_]+ /)
+  t.match(error.message, /^the configuration has 13 faults:\n {2}[A-Z_]+ /)
   t.notMatch(error.message, 'hunter2')
   t.throws(() => readConfig({ PORT: 'x' }), { message: /^the configuration has 1 fault:\n/ })
 })

@@ -18,7 +18,7 @@ const pages = fp(async app => { app.get('/page', async () => 'page') })
 await t.test('a route without a word on access', async t => {
   const app = await started()
   app.get('/silent', async () => 'let in')
-  await t.rejects(app.ready(), /GET \/silent does not say who may call it/)
+  await t.rejects(async () => { await app.ready() }, /GET \/silent does not say who may call it/)
   await app.close()
 })
 

@@ -147,7 +147,7 @@ await t.test('a provider that is wrong', async t => {
     'no address of keys': { [DISCOVERY]: { body: JSON.stringify({ issuer }) } },
     'not JSON': { [DISCOVERY]: { body: '<html>' } },
     null: { [DISCOVERY]: { body: 'null' } },
-    'elsewhere': { [DISCOVERY]: { status: 302, body: '', headers: { location: issuer + KEYS } } },
+    elsewhere: { [DISCOVERY]: { status: 302, body: '', headers: { location: issuer + KEYS } } },
     'failing keys': { [KEYS]: { status: 500, body: keys!.body } },
     'no key set': { [KEYS]: { body: '[]' } },
     'a key set without end': { [KEYS]: { body: JSON.stringify({ ...JSON.parse(keys!.body), padding: 'x'.repeat(300_000) }) } }

@@ -44,7 +44,8 @@ const credentials: Credential[] = [
 /** A request that does nothing where it is let in: its address names nothing and its body is refused. */
 function ask (method: HTTPMethods, url: string, authorization: string | undefined, { app }: TestService = service) {
   const body = ['GET', 'HEAD'].includes(method) ? {} : { payload: { nonsense: true } }
-  return app.service.inject({ method, url: url.replace(/:\w+|\*/g, 'nothing'), headers: authorization === undefined ? {} : { authorization }, ...body } as object)
+  const headers = authorization === undefined ? {} : { authorization }
+  return app.service.inject({ method, url: url.replace(/:\w+|\*/g, 'nothing'), headers, ...body } as object)
 }
 
 const documented = documentedAccess()
