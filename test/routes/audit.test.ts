@@ -21,7 +21,7 @@ const provider = await startIdentityProvider()
 t.teardown(() => provider.close())
 const keys = { operator: key(), auditor: key() }
 const API_KEYS = Object.entries(keys).map(([role, secret]) => `${role}-1:${role}:${createHash('sha256').update(secret).digest('hex')}`).join(',')
-const service = await startService({ API_KEYS, OIDC_ISSUER: provider.issuer, OIDC_AUDIENCE: AUDIENCE })
+const service = await startService({ API_KEYS, OIDC_ISSUER: provider.issuer, OIDC_AUDIENCE: AUDIENCE, MAX_EVENT_LOOP_DELAY_MS: '600000' })
 t.teardown(() => service.close())
 
 function linesOf ({ logs }: TestService): Line[] {
