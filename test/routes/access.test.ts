@@ -112,7 +112,7 @@ await t.test('while the identity provider is away, its tokens are answered 503 a
 })
 
 await t.test('without an issuer no token is good', async t => {
-  const plain = await startService({ API_KEYS: SETTINGS.API_KEYS })
+  const plain = await startService({ ...SETTINGS, OIDC_ISSUER: '', OIDC_AUDIENCE: '' })
   t.teardown(() => plain.close())
   isProblem(t, await ask('GET', '/v1/devices/nothing', `Bearer ${await provider.token()}`, plain), 'unauthenticated', { reason: 'credential-unknown' })
 })
