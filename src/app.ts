@@ -13,6 +13,7 @@ import { amazonRootCas } from './adapters/trust-anchors.ts'
 import type { Config } from './config.ts'
 import { auditLog, observedUseCases } from './observed.ts'
 import { buildOps } from './ops.ts'
+import { apiDocs } from './plugins/api-docs.ts'
 import { authenticate } from './plugins/authenticate.ts'
 import { drain } from './plugins/drain.ts'
 import { answerUnreadable, errorFacts, errorHandler, sendFrameworkError } from './plugins/error-handler.ts'
@@ -93,7 +94,8 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   service.addHook('onRequest', async (request, reply) => { reply.header('x-request-id', request.id) })
   await service.register(drain)
   await service.register(requestMetrics, { metrics })
-  await service.register(helmet, { contentSecurityPolicy: NO_CONTENT })
+  // A browser keeps HSTS for every port of localhost, so that one look at /docs would break whatever else is served there.
+  await service.register(helmet, { contentSecurityPolicy: NO_CONTENT, strictTransportSecurity: !config.CVM_LOCAL })
   await service.register(rateLimits, {
     addressMax: config.RATE_LIMIT_ADDRESS_MAX,
     serialMax: config.RATE_LIMIT_SERIAL_MAX,
@@ -108,6 +110,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   })
   await service.register(strictInput)
   await service.register(authenticate, { apiKeys: config.API_KEYS, callerOfToken: callersByToken(config), audit })
+  if (config.API_DOCS) await service.register(apiDocs, { version })
   await service.register(reconciler, { intervalMs: config.RECONCILE_INTERVAL_MS, devices, reconcile: useCases.reconcile, log })
 
   await service.register(vendRoutes, {

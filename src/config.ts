@@ -56,6 +56,7 @@ export const SETTINGS = Type.Object({
   RATE_LIMIT_ADDRESS_MAX: positive(600, 'requests per address and window'),
   RATE_LIMIT_SERIAL_MAX: positive(10, 'vend requests per serial number and window'),
   RATE_LIMIT_WINDOW_MS: positive(60_000, 'the window of both limits'),
+  API_DOCS: Type.Boolean({ default: true, description: '`/docs` and `/openapi.json` on the service\'s port' }),
   MAX_IN_FLIGHT: positive(512, 'requests worked on at once; more are answered 503'),
   MAX_EVENT_LOOP_DELAY_MS: timer(1_000, 'mean delay of the event loop above which requests are answered 503'),
   SHUTDOWN_TIMEOUT_MS: timer(8_000, 'time for requests in flight after SIGTERM'),

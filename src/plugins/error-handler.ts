@@ -47,18 +47,17 @@ export const errorHandler = fp<ErrorHandlerOptions>(async (app, { onFailure, isA
 
 /** Every address answers the methods that it has no handler for with 405 and `Allow` (RFC 9110 section 15.5.6). */
 function answerWrongMethods (app: FastifyInstance): void {
-  const allowed = new Map<string, Set<string>>()
-  app.addHook('onRoute', ({ url, method }: RouteOptions) => {
-    const methods = allowed.get(url) ?? allowed.set(url, new Set()).get(url)
-    for (const each of [method].flat()) methods?.add(each)
-  })
-  app.addHook('onReady', async () => { allowed.clear() })
+  const urls = new Set<string>()
+  app.addHook('onRoute', ({ url }: RouteOptions) => { urls.add(url) })
+  app.addHook('onReady', async () => { urls.clear() })
   app.decorate('refuseOtherMethods', () => {
-    for (const [url, methods] of [...allowed]) {
+    for (const url of [...urls]) {
+      // Asked of the router: not every route with a prefix and a slash is told to the hook.
+      const methods = METHODS.filter(method => app.hasRoute({ url, method }))
       const allow = [...methods].sort().join(', ')
       app.route({
         url,
-        method: METHODS.filter(method => !methods.has(method)),
+        method: METHODS.filter(method => !methods.includes(method)),
         config: { access: 'anyone', noSuchMethod: true },
         schema: { hide: true } as object,
         onRequest: [app.rateLimit(), async (_request, reply) => {

@@ -3,42 +3,86 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import type { FastifyInstance } from 'fastify'
 import { type Static, Type } from 'typebox'
 import { CvmError } from '../errors.ts'
+import { EXAMPLE } from '../schemas/example.ts'
+import { AWS_IOT_FAILURES, REGISTRY_FAILURES } from '../schemas/failures.ts'
+import { certificateArn, certificateId, notAfter, serialNumber, thingName, time } from '../schemas/members.ts'
 import type { Device } from '../vending/device.ts'
 import type { DeviceRegistry } from '../vending/device-registry.ts'
-import { SERIAL_NUMBER, thingNameOf } from '../vending/names.ts'
-
-const time = Type.String({ format: 'date-time' })
+import { thingNameOf } from '../vending/names.ts'
 
 const DeviceAnswer = Type.Object({
-  serialNumber: Type.String(),
-  thingName: Type.String(),
+  serialNumber,
+  thingName,
   state: Type.String(),
-  certificateId: Type.Optional(Type.String()),
-  certificateArn: Type.Optional(Type.String()),
-  notAfter: Type.Optional(time),
-  tokenExpiresAt: Type.Optional(time),
-  claimExpiresAt: Type.Optional(time),
-  retiring: Type.Array(Type.String(), { description: 'certificates that were replaced and are being ended' }),
+  certificateId: Type.Optional(certificateId),
+  certificateArn: Type.Optional(certificateArn),
+  notAfter: Type.Optional(notAfter),
+  tokenExpiresAt: Type.Optional(time('When the registration token ends.')),
+  claimExpiresAt: Type.Optional(time('Until when a request in progress holds the device.')),
+  retiring: Type.Array(Type.String(), { description: 'Certificates that were replaced and are being ended.' }),
   history: Type.Array(Type.Object({
-    at: time,
+    at: time('When.'),
     event: Type.String(),
-    requestId: Type.String(),
-    certificateId: Type.Optional(Type.String()),
-    actor: Type.Optional(Type.String()),
-    reason: Type.Optional(Type.String())
-  }))
+    requestId: Type.String({ description: 'The request that did it.' }),
+    certificateId: Type.Optional(certificateId),
+    actor: Type.Optional(Type.String({ description: 'Who asked for it.' })),
+    reason: Type.Optional(Type.String({ description: 'Why, in their words.' }))
+  }), { description: 'What happened to the device, the oldest first; the last 50.' })
 })
 
-/** `registrationToken` is there for `reset` alone, and nowhere else again. */
-const OperationAnswer = Type.Object({ ...DeviceAnswer.properties, registrationToken: Type.Optional(Type.String()) })
+const EXAMPLE_DEVICE: Static<typeof DeviceAnswer> = {
+  serialNumber: EXAMPLE.serialNumber,
+  thingName: EXAMPLE.serialNumber,
+  state: 'ACTIVE',
+  certificateId: EXAMPLE.certificateId,
+  certificateArn: EXAMPLE.certificateArn,
+  notAfter: EXAMPLE.notAfter,
+  retiring: [],
+  history: [
+    { at: '2026-11-19T16:20:00.000Z', event: 'registered', requestId: 'line-7:000123' },
+    { at: EXAMPLE.now, event: 'activated', requestId: EXAMPLE.requestId, certificateId: EXAMPLE.certificateId }
+  ]
+}
 
-const Params = Type.Object({ serialNumber: Type.String({ pattern: SERIAL_NUMBER }) })
+const Params = Type.Object({ serialNumber })
 
 const Reason = Type.Object({
-  reason: Type.String({ minLength: 1, maxLength: 200, pattern: '^[^\\u0000-\\u001f\\u007f]*$', description: 'why; kept in the history' })
+  reason: Type.String({
+    minLength: 1, maxLength: 200, pattern: '^[^\\u0000-\\u001f\\u007f]*$', description: 'Why; kept in the history.', examples: ['ticket 4711: returned from the field']
+  })
 }, { additionalProperties: false })
 
-const OPERATIONS = ['reset', 'revoke', 'disable', 'enable', 'decommission'] as const
+const SHOW = {
+  operationId: 'getDevice',
+  tags: ['devices'],
+  summary: 'Show a device with its history',
+  params: Params,
+  response: { 200: Type.Object(DeviceAnswer.properties, { description: 'The device.', examples: [EXAMPLE_DEVICE] }) }
+}
+
+const AGAIN = 'The same again changes nothing. AWS IoT is changed before the registry; what a crash cuts off is finished by reconcile.'
+
+const OPERATIONS = {
+  reset: ['Let a device be vended anew', 'REGISTERED', 'Revokes its certificate and gives it a new registration token, which is in this answer only. The same again gives another token.'],
+  revoke: ['Revoke a device\'s certificate', 'REVOKED', `For good: only a reset brings the device back. ${AGAIN}`],
+  disable: ['Disable a device', 'DISABLED', `A pause: its certificate is INACTIVE and nothing is vended until it is enabled. ${AGAIN}`],
+  enable: ['Enable a disabled device', 'ACTIVE', `It goes back to what it was before. ${AGAIN}`],
+  decommission: ['Decommission a device', 'DECOMMISSIONED', `For ever: its certificate is revoked and nothing is vended again. ${AGAIN}`]
+} as const
+
+type Operation = keyof typeof OPERATIONS
+
+function operationSchema (operation: Operation) {
+  const [summary, state, description] = OPERATIONS[operation]
+  const { certificateId, certificateArn, notAfter, ...rest } = EXAMPLE_DEVICE
+  const example = {
+    ...operation === 'reset' ? { ...rest, retiring: [EXAMPLE.certificateId], registrationToken: EXAMPLE.registrationToken } : EXAMPLE_DEVICE, state
+  }
+  // The token is there for `reset` alone, and nowhere else again.
+  const properties = { ...DeviceAnswer.properties, registrationToken: Type.Optional(Type.String({ description: 'The new one, for `reset` alone.' })) }
+  const answer = Type.Object(properties, { description: 'The device as it is now.', examples: [example] })
+  return { operationId: `${operation}Device`, tags: ['devices'], summary, description, params: Params, body: Reason, response: { 200: answer } }
+}
 
 interface DeviceRoutesOptions {
   registry: DeviceRegistry
@@ -48,7 +92,7 @@ interface DeviceRoutesOptions {
 
 interface Wish {
   serialNumber: string
-  operation: typeof OPERATIONS[number]
+  operation: Operation
   actor: string
   role: string
   reason: string
@@ -61,8 +105,8 @@ export async function deviceRoutes (base: FastifyInstance, { registry, operate }
   const app = base.withTypeProvider<TypeBoxTypeProvider>()
 
   app.get('/v1/devices/:serialNumber', {
-    config: { access: ['operator', 'auditor'] },
-    schema: { params: Params, response: { 200: DeviceAnswer } }
+    config: { access: ['operator', 'auditor'], errors: ['device-not-found', ...REGISTRY_FAILURES] },
+    schema: SHOW
   }, async (request, reply) => {
     const device = await registry.find(request.params.serialNumber)
     if (!device) throw new CvmError('device-not-found')
@@ -70,10 +114,10 @@ export async function deviceRoutes (base: FastifyInstance, { registry, operate }
     return answerOf(device)
   })
 
-  for (const operation of OPERATIONS) {
+  for (const operation of Object.keys(OPERATIONS) as Operation[]) {
     app.post(`/v1/devices/:serialNumber/${operation}`, {
-      config: { access: ['operator'] },
-      schema: { params: Params, body: Reason, response: { 200: OperationAnswer } }
+      config: { access: ['operator'], errors: ['device-not-found', 'state-conflict', 'vend-in-progress', ...REGISTRY_FAILURES, ...AWS_IOT_FAILURES] },
+      schema: operationSchema(operation)
     }, async ({ params, body, caller, id: requestId }, reply) => {
       const token = operation === 'reset' ? { registrationToken: randomBytes(32).toString('base64url') } : {}
       const device = await operate({ ...params, ...body, ...token, operation, actor: caller?.name ?? '', role: caller?.role ?? '', requestId })

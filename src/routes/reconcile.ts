@@ -1,20 +1,41 @@
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import type { FastifyInstance } from 'fastify'
 import { Type } from 'typebox'
+import { EXAMPLE } from '../schemas/example.ts'
+import { AWS_IOT_FAILURES, REGISTRY_FAILURES } from '../schemas/failures.ts'
 import type { ReconcileReport } from '../vending/reconcile-run.ts'
 
 const Report = Type.Object({
   actions: Type.Array(Type.Object({
     step: Type.String(),
-    outcome: Type.Enum(['done', 'later', 'failed', 'would']),
+    outcome: Type.Enum(['done', 'later', 'failed', 'would'], { description: '`later`: something was in the way; `would`: a dry run.' }),
     serialNumber: Type.Optional(Type.String()),
     certificateId: Type.Optional(Type.String()),
     detail: Type.Optional(Type.String())
   })),
-  backlog: Type.Integer({ description: 'unfinished devices left, up to one batch' }),
-  drift: Type.Integer({ description: 'recent certificates whose state in AWS IoT and in the registry differ' }),
-  complete: Type.Boolean({ description: 'false when the bound on pages ended the look at recent certificates' })
+  backlog: Type.Integer({ description: 'Unfinished devices left, up to one batch.' }),
+  drift: Type.Integer({ description: 'Recent certificates whose state in AWS IoT and in the registry differ.' }),
+  complete: Type.Boolean({ description: 'False when the bound on pages ended the look at recent certificates.' })
+}, {
+  description: 'What was done, or would be.',
+  examples: [{
+    actions: [{ step: 'finish-issued', outcome: 'would', serialNumber: EXAMPLE.serialNumber, certificateId: EXAMPLE.certificateId }],
+    backlog: 0,
+    drift: 0,
+    complete: true
+  }]
 })
+
+const RECONCILE = {
+  operationId: 'reconcile',
+  tags: ['reconcile'],
+  summary: 'Reconcile now',
+  description: 'Finishes or undoes what crashes left, and compares recent certificates with AWS IoT: what the replicas do by themselves at every interval.',
+  body: Type.Object({
+    dryRun: Type.Optional(Type.Boolean({ description: 'Only say what would be done.', examples: [true] }))
+  }, { additionalProperties: false }),
+  response: { 200: Report }
+}
 
 interface ReconcileRoutesOptions {
   reconcile: (request: { requestId: string, dryRun: boolean, caller: { name: string, role: string } | null }) => Promise<ReconcileReport>
@@ -25,7 +46,7 @@ export async function reconcileRoutes (base: FastifyInstance, { reconcile }: Rec
   const app = base.withTypeProvider<TypeBoxTypeProvider>()
 
   app.post('/v1/reconcile', {
-    config: { access: ['operator'] },
-    schema: { body: Type.Object({ dryRun: Type.Optional(Type.Boolean()) }, { additionalProperties: false }), response: { 200: Report } }
+    config: { access: ['operator'], errors: [...REGISTRY_FAILURES, ...AWS_IOT_FAILURES] },
+    schema: RECONCILE
   }, ({ id: requestId, body, caller }) => reconcile({ requestId, dryRun: body.dryRun ?? false, caller }))
 }

@@ -1,0 +1,28 @@
+import { Type } from 'typebox'
+import { SERIAL_NUMBER } from '../vending/names.ts'
+import { EXAMPLE } from './example.ts'
+
+// What several routes take or answer under the same name, so that it means the same everywhere.
+
+export const serialNumber = Type.String({
+  pattern: SERIAL_NUMBER, description: 'Names the device: becomes the thing name, and is its MQTT client id.', examples: [EXAMPLE.serialNumber]
+})
+
+export const registrationToken = Type.String({
+  minLength: 1, maxLength: 256, description: 'The one-time secret of the device.', examples: [EXAMPLE.registrationToken]
+})
+
+export const thingName = Type.String({ description: 'The device in AWS IoT.', examples: [EXAMPLE.serialNumber] })
+
+export const certificateId = Type.String({ description: 'SHA-256 of the certificate\'s DER, in hex.', examples: [EXAMPLE.certificateId] })
+
+export const certificateArn = Type.String({ description: 'The certificate in AWS IoT.', examples: [EXAMPLE.certificateArn] })
+
+export const certificatePem = Type.String({ description: 'The certificate.', examples: [EXAMPLE.certificatePem] })
+
+/** A moment, as people and programs read it. */
+export function time (description: string, example: string = EXAMPLE.now) {
+  return Type.String({ format: 'date-time', description, examples: [example] })
+}
+
+export const notAfter = time('When the certificate ends.', EXAMPLE.notAfter)
