@@ -89,7 +89,7 @@ export const describeRoute: SwaggerTransform = ({ schema: said, url, route }) =>
     ...schema,
     description: [schema['description'], roles.length > 0 && `For the ${roles.length > 1 ? 'roles' : 'role'} ${roles.join(', ')}.`].filter(Boolean).join('\n\n'),
     security: roles.length > 0 ? [{ [CREDENTIAL]: [] }] : [],
-    ...body && { body: { content: contentOf(body, otherBodies) } },
+    ...body && { body: { content: inSchemas(contentOf(body, otherBodies)) } },
     response: {
       ...Object.fromEntries(answers.map(([status, answer]) => [status, { description: answer['description'], content: contentOf(answer, otherAnswers) }])),
       ...problemsOf(codes)
@@ -98,12 +98,20 @@ export const describeRoute: SwaggerTransform = ({ schema: said, url, route }) =>
   return { schema: described, url }
 }
 
-function contentOf (schema: Schema, others: Readonly<Record<string, unknown>> = {}): Schema {
+interface Media { schema: Schema, example: unknown }
+
+function contentOf (schema: Schema, others: Readonly<Record<string, unknown>> = {}): Record<string, Media> {
   const { description, examples, ...json } = schema
   return {
     'application/json': { schema: json, example: exampleOf(schema) },
     ...Object.fromEntries(Object.entries(others).map(([type, example]) => [type, { schema: { type: 'string' }, example }]))
   }
+}
+
+/** For request bodies the plugin looks for examples in their schemas, and puts them where OpenAPI has them. */
+function inSchemas (content: Record<string, Media>): Schema {
+  const types = Object.entries(content).map(([type, { schema, example }]) => [type, { schema: { ...schema, examples: [example] } }])
+  return Object.fromEntries(types)
 }
 
 /** The error answers of a route by status, each with the codes that it may have there. */
