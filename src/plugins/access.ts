@@ -29,13 +29,22 @@ declare module 'fastify' {
  * is registered in a scope whose `onRoute` hook sets `config.access` for them.
  */
 export const access = fp(async app => {
-  const routes: RouteOptions[] = []
-  app.addHook('onRoute', route => { routes.push(route) })
+  const routes: { url: string, method: RouteOptions['method'], route: RouteOptions }[] = []
+  // The address as it is now: for the root of a prefix Fastify goes on with the same object at another one.
+  app.addHook('onRoute', route => { routes.push({ url: route.url, method: route.method, route }) })
   app.addHook('onReady', async () => {
-    for (const { config, url, method } of routes) {
-      if (!config?.access) throw new Error(`route ${[method].flat().join(',')} ${url} does not say who may call it`)
+    for (const { url, method, route } of routes) {
+      if (!route.config?.access) throw new Error(`route ${[method].flat().join(',')} ${url} does not say who may call it`)
     }
   })
-  app.decorate('routeAccess', () => routes.flatMap(({ config, url, method }) =>
-    config?.access && !config.noSuchMethod ? [{ methods: [method].flat(), url, access: config.access }] : []))
+  app.decorate('routeAccess', () => {
+    const listed = new Map<string, RouteAccess>()
+    for (const { url, method, route: { config } } of routes) {
+      if (!config?.access || config.noSuchMethod) continue
+      // Every HEAD is that of a GET, which Fastify does not tell of at a prefix's root with a slash.
+      const methods = method === 'HEAD' ? ['GET', 'HEAD'] : [method].flat()
+      for (const each of methods) listed.set(`${each} ${url}`, { methods: [each], url, access: config.access })
+    }
+    return [...listed.values()]
+  })
 }, { name: 'access' })

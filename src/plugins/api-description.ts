@@ -34,7 +34,11 @@ export const API = {
   ],
   components: {
     securitySchemes: {
-      [CREDENTIAL]: { type: 'http' as const, scheme: 'bearer', description: 'An API key (`cvm_…`), whose role must be one of those that the route allows.' }
+      [CREDENTIAL]: {
+        type: 'http' as const,
+        scheme: 'bearer',
+        description: 'An API key (`cvm_…`), or an access token of the identity provider where there is one (OIDC); with a role that the route allows.'
+      }
     }
   }
 }
@@ -71,7 +75,7 @@ const ANY: readonly ErrorCode[] = [
   'invalid-request', 'request-timeout', 'uri-too-long', 'rate-limited', 'headers-too-large', 'internal-error', 'overloaded', 'deadline-exceeded'
 ]
 const WITH_BODY: readonly ErrorCode[] = ['malformed-json', 'body-too-large', 'unsupported-media-type']
-const FOR_PEOPLE: readonly ErrorCode[] = ['unauthenticated', 'forbidden']
+const FOR_PEOPLE: readonly ErrorCode[] = ['unauthenticated', 'forbidden', 'identity-provider-unavailable']
 
 /**
  * Completes what a route says of itself with examples, other media types, who may call it, and its error answers. The last are not in the
