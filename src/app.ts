@@ -23,10 +23,12 @@ import { overload } from './plugins/overload.ts'
 import { rateLimits } from './plugins/rate-limit.ts'
 import { reconciler } from './plugins/reconciler.ts'
 import { strictInput } from './plugins/strict-input.ts'
+import { readProducts } from './products.ts'
 import { deviceRoutes } from './routes/devices.ts'
 import { reconcileRoutes } from './routes/reconcile.ts'
 import { vendRoutes } from './routes/vend.ts'
 import type { DeviceRegistry } from './vending/device-registry.ts'
+import { timesOf } from './vending/product.ts'
 import { type TokenHasher, tokenHasher } from './vending/registration-token.ts'
 import { renewAfter } from './vending/renewal-time.ts'
 
@@ -54,6 +56,7 @@ export interface App {
 /** Joins the parts, in the order in which they depend on each other. Nothing listens yet. */
 export async function buildApp (config: Config, surroundings: Surroundings): Promise<App> {
   const { log, version } = surroundings
+  const products = readProducts(config)
   const metrics = createMetrics({ version, node: process.version })
 
   const aws: AwsSettings = {
@@ -81,14 +84,13 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     issuing,
     binding,
     tending,
-    policyName: config.IOT_POLICY_NAME,
     endpoint: config.IOT_ENDPOINT || undefined
   })
   const hashToken = tokenHasher(config.TOKEN_PEPPER)
   const rootCaPem = surroundings.rootCaPem ?? (config.ROOT_CA_FILE ? readFileSync(config.ROOT_CA_FILE, 'utf8') : amazonRootCas())
 
   const { audit, isAudited } = auditLog(log)
-  const useCases = observedUseCases({ config, log, audit, metrics, registry, devices, controlPlane, hashToken })
+  const useCases = observedUseCases({ config, log, audit, metrics, registry, devices, controlPlane, hashToken, products })
 
   const service = Fastify(serverOptions(config, surroundings))
   service.addHook('onRequest', async (request, reply) => { reply.header('x-request-id', request.id) })
@@ -116,7 +118,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   await service.register(vendRoutes, {
     vend: useCases.vend,
     connection: async () => ({ endpoint: await controlPlane.endpoint(), rootCaPem }),
-    renewAfter: certificate => renewAfter(certificate, config.RENEW_AFTER_MS)
+    renewAfter: ({ certificate, product }) => renewAfter(certificate, timesOf(product, products).renewAfterMs)
   })
   await service.register(deviceRoutes, { registry, operate: useCases.operate })
   await service.register(reconcileRoutes, { reconcile: useCases.reconcile })

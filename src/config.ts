@@ -36,6 +36,7 @@ export const SETTINGS = Type.Object({
   CREATE_TABLES: Type.Optional(Type.Boolean({ description: 'create missing tables at start; on in local mode only' })),
   IOT_POLICY_NAME: text('cvm-device-policy', 'AWS IoT policy that every certificate gets'),
   IOT_ENDPOINT: text('', 'endpoint that devices are told; asked of AWS IoT when empty'),
+  PRODUCTS_FILE: text('', 'settings of kinds of devices (JSON); only the product `default` when empty'),
   ROOT_CA_FILE: text('', 'root certificates that devices are told (PEM); Amazon Root CA 1 and 3 when empty'),
   TOKEN_PEPPER: text('', 'base64 of at least 32 random bytes that key the hashes of registration tokens; required outside local mode'),
   API_KEYS: text('', 'who may use the operator\'s routes: `name:role:hash` entries, comma-separated, as `cvm keys create` prints them'),
@@ -99,8 +100,13 @@ export class ConfigError extends Error {
 
 const LOCAL_PEPPER = Buffer.alloc(32, 'local mode only')
 
-/** Reads the environment. Raises {@link ConfigError} with every fault at once, never with a secret's value. */
-export function readConfig (env: Readonly<Record<string, string | undefined>>): Config {
+/**
+ * Reads the environment. Raises {@link ConfigError} with every fault at once, never with a secret's value; `faultsOfFiles` adds those
+ * of what the settings name.
+ */
+export function readConfig (
+  env: Readonly<Record<string, string | undefined>>, faultsOfFiles: (settings: Settings) => readonly string[] = () => []
+): Config {
   const { settings, faults } = readSettings(env)
   const isProduction = settings.NODE_ENV === 'production'
   const local = settings.CVM_LOCAL ?? !isProduction
@@ -115,7 +121,7 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
       'TOKEN_PEPPER must be the base64 of at least 32 random bytes, such as `openssl rand -base64 32` prints')
   }
   expect(Boolean(settings.TLS_CERT_FILE) === Boolean(settings.TLS_KEY_FILE), 'TLS_CERT_FILE and TLS_KEY_FILE must be set together')
-  for (const name of ['TLS_CERT_FILE', 'TLS_KEY_FILE', 'ROOT_CA_FILE'] as const) {
+  for (const name of ['TLS_CERT_FILE', 'TLS_KEY_FILE', 'ROOT_CA_FILE', 'PRODUCTS_FILE'] as const) {
     expect(!settings[name] || isReadable(settings[name]), `${name} must name a file that can be read`)
   }
   for (const name of ['AWS_ENDPOINT_URL_DYNAMODB', 'AWS_ENDPOINT_URL_IOT'] as const) {
@@ -126,6 +132,7 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
   for (const entry of keys) expect(API_KEY.test(entry), 'API_KEYS must hold entries name:role:hash as `cvm keys create` prints them')
   faults.push(...oidcFaults(settings))
   expect(settings.CLAIM_LIFETIME_MS > settings.VEND_DEADLINE_MS, 'CLAIM_LIFETIME_MS must be greater than VEND_DEADLINE_MS')
+  faults.push(...faultsOfFiles(settings))
   if (faults.length > 0) throw new ConfigError(faults)
 
   return {

@@ -10,6 +10,8 @@ const TABLE = {
   unauthenticated: entry(401, 'The API key or token is missing, unknown or expired', 'Send `Authorization: Bearer` with a valid API key or token.'),
   'device-disabled': entry(403, 'The device is disabled', 'Ask the operator to enable it.'),
   'device-revoked': entry(403, 'The device is revoked', 'Ask the operator to reset it, which gives it a new token.'),
+  'generated-keys-not-allowed': entry(403, 'The product of the device takes no generated keys', 'Make a key on the device and send a CSR.'),
+  'thing-name-too-long': entry(403, 'The serial number is too long for the thing names of the product', 'The operator must register the device for another product.'),
   'device-decommissioned': entry(403, 'The device is decommissioned', 'Give up: this record is never vended again.'),
   forbidden: entry(403, 'The role of the caller does not allow this', 'Use an API key or a token with one of the roles that the route allows.'),
   'device-not-found': entry(404, 'There is no device with this serial number', 'Check the serial number.'),
@@ -31,6 +33,7 @@ const TABLE = {
   'aws-iot-unavailable': entry(503, 'AWS IoT did not answer', 'Send the same request again after `Retry-After` seconds.'),
   'registry-unavailable': entry(503, 'The device registry did not answer', 'Send the same request again after `Retry-After` seconds.'),
   'identity-provider-unavailable': entry(503, 'The identity provider did not answer', 'Send the same request again after `Retry-After` seconds, or use an API key.'),
+  'product-not-configured': entry(503, 'The product of the device is not configured', 'The operator must add it to `PRODUCTS_FILE` and restart; then send the same request again.'),
   overloaded: entry(503, 'The service is at its capacity', 'Send the same request again after `Retry-After` seconds.'),
   'deadline-exceeded': entry(503, 'The work was not done in time', 'Send the same request again after `Retry-After` seconds.')
 } as const

@@ -9,6 +9,7 @@ import type { Device, Operation } from './vending/device.ts'
 import type { DeviceRegistry } from './vending/device-registry.ts'
 import { fulfil, operate } from './vending/operate.ts'
 import { reconcile } from './vending/reconcile.ts'
+import type { Products } from './vending/product.ts'
 import type { ReconcileReport, ReconcileRequest, ReconcileStep } from './vending/reconcile-run.ts'
 import type { TokenHasher } from './vending/registration-token.ts'
 import type { UnfinishedDevices } from './vending/unfinished-devices.ts'
@@ -24,6 +25,7 @@ interface Parts {
   devices: UnfinishedDevices
   controlPlane: ControlPlane
   hashToken: TokenHasher
+  products: Products
 }
 
 /** The use cases with their settings and a clock, and with eyes on them: metrics, and security events. */
@@ -32,7 +34,7 @@ export function observedUseCases (parts: Parts) {
   return { vend: observedVend(parts, deps), operate: observedOperate(parts, deps), reconcile: observedReconcile(parts, deps) }
 }
 
-function vendDeps ({ config, log, metrics, registry, controlPlane, hashToken }: Parts): VendDeps {
+function vendDeps ({ config, log, metrics, registry, controlPlane, hashToken, products }: Parts): VendDeps {
   return {
     registry,
     controlPlane,
@@ -41,7 +43,7 @@ function vendDeps ({ config, log, metrics, registry, controlPlane, hashToken }: 
     newClaimId: randomUUID,
     deadline: () => AbortSignal.timeout(config.VEND_DEADLINE_MS),
     claimLifetimeMs: config.CLAIM_LIFETIME_MS,
-    replayWindowMs: config.REPLAY_WINDOW_MS,
+    products,
     onStep: (step, durationMs, ok) => metrics.stepSeconds.observe({ step, result: ok ? 'ok' : 'failed' }, durationMs / 1000),
     onLeftover (what, requestId, cause) {
       metrics.leftovers.inc({ what })

@@ -5,10 +5,11 @@ import { pino } from 'pino'
 import { type App, type Surroundings, buildApp } from './app.ts'
 import { type Config, ConfigError, readConfig } from './config.ts'
 import type { LocalMode } from './local-mode.ts'
+import { productFaults } from './products.ts'
 
 /** The process: configuration, local mode if asked, listeners, graceful close. Exit codes: 0 closed, 1 failed, 2 misconfigured. */
 async function main (): Promise<void> {
-  const config = readConfig(process.env)
+  const config = readConfig(process.env, productFaults)
   const log = pino({ level: config.LOG_LEVEL })
   const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
 

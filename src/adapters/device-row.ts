@@ -21,6 +21,8 @@ export interface DeviceRow {
   certificateId?: string
   certificateArn?: string
   certificatePem?: string
+  /** Absent on rows from before products had templates: the serial number. */
+  thingName?: string
   issuedAt?: number
   notAfter?: number
   committedAt?: number
@@ -71,9 +73,9 @@ function suspicionOf ({ suspectClaimId, suspectSince, suspects }: DeviceRow): Su
 }
 
 function certificateOf (row: DeviceRow): Certificate | undefined {
-  const { certificateId, certificateArn, certificatePem, publicKeyFingerprint, way, issuedAt, notAfter } = row
+  const { certificateId, certificateArn, certificatePem, publicKeyFingerprint, way, issuedAt, notAfter, thingName = row.serialNumber } = row
   if (!certificateId || !certificateArn || !certificatePem || !publicKeyFingerprint || !way || !issuedAt || !notAfter) return undefined
-  return { certificateId, certificateArn, certificatePem, publicKeyFingerprint, way, issuedAt, notAfter }
+  return { certificateId, certificateArn, certificatePem, publicKeyFingerprint, way, thingName, issuedAt, notAfter }
 }
 
 function wasVendedByOldService ({ certinfo, applyState }: DeviceRow): boolean {

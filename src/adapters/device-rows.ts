@@ -15,7 +15,7 @@ export const CLAIM_IS_OURS = 'claimId = :claimId'
 export const CERTIFICATE_IS_THE_ONE_SEEN = 'certificateId = :certificateId'
 
 /** What a row that has no certificate is without. */
-export const NO_CERTIFICATE = 'certificateId, certificateArn, certificatePem, publicKeyFingerprint, issuedAt, notAfter'
+export const NO_CERTIFICATE = 'certificateId, certificateArn, certificatePem, publicKeyFingerprint, thingName, issuedAt, notAfter'
 
 /** The claim, or its absence, as it was seen. */
 export function claimAsSeen ({ claim }: Device): string {

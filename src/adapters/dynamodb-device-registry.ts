@@ -1,5 +1,5 @@
 import type { DynamoDBDocumentClient } from '@aws-sdk/lib-dynamodb'
-import { type Certificate, type Device, GENERATED_KEY, type PendingOperation } from '../vending/device.ts'
+import { type Certificate, DEFAULT_PRODUCT, type Device, GENERATED_KEY, type PendingOperation } from '../vending/device.ts'
 import type { ClaimRequest, DeviceRegistry, FencedWrite, Fulfilment, NewClaim, NewDevice, WriteResult } from '../vending/device-registry.ts'
 import { UNFINISHED } from './device-row.ts'
 import {
@@ -15,6 +15,8 @@ const CLAIM_IS_LIVE = 'claimExpiresAt > :now'
 const IS_FROM_OLD_SERVICE = 'attribute_not_exists(#state)'
 const PLAIN_TOKEN_IS_RIGHT = 'deviceToken = :registrationToken'
 const WAS_NOT_VENDED_THERE = 'NOT certinfo > :empty AND NOT applyState IN (:vended, :vendedText)'
+
+const IS_ACTIVE_SINCE_SEEN = '#state = :active AND committedAt = :committedAt'
 
 const NO_WISH_IS_PENDING = 'attribute_not_exists(pending)'
 const WISH_IS_THE_ONE_SEEN = 'pending.operationId = :operationId'
@@ -45,7 +47,7 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
   }
 
   claim (request: ClaimRequest): Promise<WriteResult> {
-    const { publicKeyFingerprint: fingerprint, ...claim } = request
+    const { publicKeyFingerprint: fingerprint, refusingProducts, ...claim } = request
     const beganForThisKey = `way = :way AND ${fingerprint ? 'publicKeyFingerprint = :fingerprint' : 'attribute_not_exists(publicKeyFingerprint)'}`
     const claimable = [
       [TOKEN_IS_RIGHT, IS_REGISTERED, TOKEN_IS_FRESH],
@@ -55,7 +57,7 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
     ]
     return this.#rows.change({
       serialNumber: request.serialNumber,
-      condition: claimable.map(parts => all(...parts)).join(' OR '),
+      condition: claimable.map(parts => all(...parts, ...productIsNot(refusingProducts))).join(' OR '),
       update: `SET ${newClaim(fingerprint)}, tokenHash = :tokenHash, #history = list_append(if_not_exists(#history, :none), :entry)` +
         ` ADD suspects :suspects REMOVE deviceToken${fingerprint ? '' : ', publicKeyFingerprint'}`,
       values: {
@@ -68,7 +70,8 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
         ':vended': -1,
         ':vendedText': '-1',
         ':none': [],
-        ':entry': [{ at: claim.now, event: 'claimed', requestId: claim.requestId }]
+        ':entry': [{ at: claim.now, event: 'claimed', requestId: claim.requestId }],
+        ...productValues(refusingProducts)
       }
     })
   }
@@ -95,7 +98,7 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
       serialNumber: device.serialNumber,
       condition: all(IS_ISSUED, CLAIM_HAS_EXPIRED, CERTIFICATE_IS_THE_ONE_SEEN),
       update: `SET ${newClaim(fingerprint)}, #history = :history ADD retiring :superseded, suspects :suspects` +
-        ` REMOVE certificateId, certificateArn, certificatePem, issuedAt, notAfter${fingerprint ? '' : ', publicKeyFingerprint'}`,
+        ` REMOVE ${noCertificateBut(fingerprint)}`,
       values: {
         ...claimValues(claim, fingerprint),
         ':issued': 'ISSUED',
@@ -107,12 +110,33 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
     })
   }
 
+  revend (device: Device, request: ClaimRequest): Promise<WriteResult> {
+    const { publicKeyFingerprint: fingerprint, ...claim } = request
+    const { certificateId = '' } = device.certificate ?? {}
+    return this.#rows.change({
+      serialNumber: device.serialNumber,
+      condition: all(IS_ACTIVE_SINCE_SEEN, CERTIFICATE_IS_THE_ONE_SEEN, TOKEN_IS_RIGHT, TOKEN_IS_FRESH, NO_WISH_IS_PENDING),
+      update: `SET ${newClaim(fingerprint)}, #history = :history ADD retiring :replaced, suspects :suspects` +
+        ` REMOVE committedAt, tokenSpentAt, ${noCertificateBut(fingerprint)}`,
+      values: {
+        ...claimValues(claim, fingerprint),
+        ':active': 'ACTIVE',
+        ':committedAt': device.committedAt,
+        ':certificateId': certificateId,
+        ':tokenHash': claim.tokenHash,
+        ':now': claim.now,
+        ':replaced': new Set([certificateId]),
+        ':history': story(device, claim, 'revended', { certificateId })
+      }
+    })
+  }
+
   record (write: FencedWrite, certificate: Certificate): Promise<WriteResult> {
     return this.#rows.change({
       serialNumber: write.device.serialNumber,
       condition: all(IS_ISSUING, CLAIM_IS_OURS, CLAIM_IS_LIVE),
       update: 'SET #state = :issued, certificateId = :certificateId, certificateArn = :certificateArn, certificatePem = :certificatePem,' +
-        ' publicKeyFingerprint = :fingerprint, issuedAt = :issuedAt, notAfter = :notAfter, #history = :history' +
+        ' thingName = :thingName, publicKeyFingerprint = :fingerprint, issuedAt = :issuedAt, notAfter = :notAfter, #history = :history' +
         (isOurs(write) ? ` REMOVE ${END_SUSPICION}` : ''),
       values: {
         ':issuing': 'ISSUING',
@@ -122,6 +146,7 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
         ':certificateId': certificate.certificateId,
         ':certificateArn': certificate.certificateArn,
         ':certificatePem': certificate.certificatePem,
+        ':thingName': certificate.thingName,
         ':fingerprint': certificate.publicKeyFingerprint,
         ':issuedAt': certificate.issuedAt,
         ':notAfter': certificate.notAfter,
@@ -215,6 +240,21 @@ function setOrRemove (attributes: Record<string, unknown>): { set: string, remov
     remove: missing?.map(name => `, ${name}`).join('') ?? '',
     values: Object.fromEntries(given?.map(name => [`:${name}`, attributes[name]]) ?? [])
   }
+}
+
+/** A row of the old services has no product, which makes it one of the default product. */
+function productIsNot (names: readonly string[]): string[] {
+  if (names.length === 0) return []
+  return [`NOT product IN (${names.map((_, n) => `:product${n}`).join(', ')})`, ...names.includes(DEFAULT_PRODUCT) ? ['attribute_exists(product)'] : []]
+}
+
+function productValues (names: readonly string[]): Record<string, string> {
+  return Object.fromEntries(names.map((name, n) => [`:product${n}`, name]))
+}
+
+/** What goes with a certificate, but for the attribute that the next one's key is in already. */
+function noCertificateBut (fingerprint: string | undefined): string {
+  return fingerprint ? NO_CERTIFICATE.replace('publicKeyFingerprint, ', '') : NO_CERTIFICATE
 }
 
 /** Whether the suspicion began with this very claim, so that this claim knows how it ends. */

@@ -1,12 +1,12 @@
 import {
-  AttachPolicyCommand, AttachThingPrincipalCommand, CreateCertificateFromCsrCommand, CreateKeysAndCertificateCommand,
-  CreateThingCommand, DeleteCertificateCommand, DescribeCertificateCommand, DescribeEndpointCommand, DetachPolicyCommand,
-  DetachThingPrincipalCommand, type IoTClient, ListCertificatesCommand, UpdateCertificateCommand, paginateListAttachedPolicies,
-  paginateListPrincipalThings
+  AddThingToThingGroupCommand, AttachPolicyCommand, AttachThingPrincipalCommand, CreateCertificateFromCsrCommand,
+  CreateKeysAndCertificateCommand, CreateThingCommand, DeleteCertificateCommand, DescribeCertificateCommand, DescribeEndpointCommand,
+  DetachPolicyCommand, DetachThingPrincipalCommand, type IoTClient, ListCertificatesCommand, UpdateCertificateCommand,
+  paginateListAttachedPolicies, paginateListPrincipalThings
 } from '@aws-sdk/client-iot'
 import { CvmError } from '../errors.ts'
 import {
-  CertificateStateConflict, type ControlPlane, type IssuedCertificate, type KeyPair, type ListedCertificate
+  CertificateStateConflict, type ControlPlane, type IssuedCertificate, type KeyPair, type ListedCertificate, type Thing
 } from '../vending/control-plane.ts'
 
 interface IotSettings {
@@ -16,7 +16,6 @@ interface IotSettings {
   binding: IoTClient
   /** Retries within bounds. */
   tending: IoTClient
-  policyName: string
   /** A fixed endpoint for devices; asked of AWS IoT when absent. */
   endpoint: string | undefined
 }
@@ -54,16 +53,22 @@ export class IotControlPlane implements ControlPlane {
     return { ...issuedOf(answer), keyPair: { publicKey: PublicKey, privateKey: PrivateKey } }
   }
 
-  async ensureThing (thingName: string, signal: AbortSignal): Promise<void> {
+  async ensureThing ({ thingName, thingType, thingGroups, attributes }: Thing, signal: AbortSignal): Promise<void> {
+    const { binding } = this.#settings
+    const payload = Object.keys(attributes).length > 0 && { attributePayload: { attributes: { ...attributes } } }
     try {
-      await this.#settings.binding.send(new CreateThingCommand({ thingName }), { abortSignal: signal })
+      const command = new CreateThingCommand({ thingName, ...(thingType && { thingTypeName: thingType }), ...payload })
+      await binding.send(command, { abortSignal: signal })
     } catch (cause) {
       if (nameOf(cause) !== 'ResourceAlreadyExistsException') throw failureOf(cause)
     }
+    await failing(Promise.all(thingGroups.map(thingGroupName =>
+      binding.send(new AddThingToThingGroupCommand({ thingName, thingGroupName }), { abortSignal: signal }))))
   }
 
-  async bind (certificateArn: string, thingName: string, signal: AbortSignal): Promise<void> {
-    const { binding, policyName } = this.#settings
+  async bind (certificateArn: string, to: { thingName: string, policyName: string }, signal: AbortSignal): Promise<void> {
+    const { binding } = this.#settings
+    const { thingName, policyName } = to
     const principal = { thingName, principal: certificateArn, thingPrincipalType: 'EXCLUSIVE_THING' as const }
     await failing(Promise.all([
       binding.send(new AttachPolicyCommand({ policyName, target: certificateArn }), { abortSignal: signal }),

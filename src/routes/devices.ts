@@ -8,11 +8,10 @@ import { AWS_IOT_FAILURES, REGISTRY_FAILURES } from '../schemas/failures.ts'
 import { certificateArn, certificateId, notAfter, serialNumber, thingName, time } from '../schemas/members.ts'
 import type { Device } from '../vending/device.ts'
 import type { DeviceRegistry } from '../vending/device-registry.ts'
-import { thingNameOf } from '../vending/names.ts'
 
 const DeviceAnswer = Type.Object({
   serialNumber,
-  thingName,
+  thingName: Type.Optional(thingName),
   state: Type.String(),
   certificateId: Type.Optional(certificateId),
   certificateArn: Type.Optional(certificateArn),
@@ -74,7 +73,7 @@ type Operation = keyof typeof OPERATIONS
 
 function operationSchema (operation: Operation) {
   const [summary, state, description] = OPERATIONS[operation]
-  const { certificateId, certificateArn, notAfter, ...rest } = EXAMPLE_DEVICE
+  const { thingName, certificateId, certificateArn, notAfter, ...rest } = EXAMPLE_DEVICE
   const example = {
     ...operation === 'reset' ? { ...rest, retiring: [EXAMPLE.certificateId], registrationToken: EXAMPLE.registrationToken } : EXAMPLE_DEVICE, state
   }
@@ -132,7 +131,7 @@ function answerOf (device: Device): Static<typeof DeviceAnswer> {
   const { serialNumber, state, certificate, tokenExpiresAt, claim, retiring, history } = device
   return {
     serialNumber,
-    thingName: thingNameOf(serialNumber),
+    ...(certificate && { thingName: certificate.thingName }),
     state,
     ...(certificate && {
       certificateId: certificate.certificateId, certificateArn: certificate.certificateArn, notAfter: iso(certificate.notAfter)

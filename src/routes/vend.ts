@@ -4,7 +4,6 @@ import { type Static, Type } from 'typebox'
 import { EXAMPLE } from '../schemas/example.ts'
 import { AWS_IOT_FAILURES, REGISTRY_FAILURES } from '../schemas/failures.ts'
 import { certificateArn, certificateId, certificatePem, notAfter, registrationToken, serialNumber, thingName, time } from '../schemas/members.ts'
-import { thingNameOf } from '../vending/names.ts'
 import type { VendRequest, Vended } from '../vending/vend-steps.ts'
 import { CSR_REFUSALS } from '../x509/refusals.ts'
 
@@ -45,7 +44,8 @@ const PEM_CHAIN = 'application/pem-certificate-chain'
 
 /** What both ways of vending may refuse or fail with. */
 const FAILURES = [
-  'device-not-authorized', 'device-disabled', 'device-revoked', 'device-decommissioned', 'already-vended', 'vend-in-progress',
+  'device-not-authorized', 'device-disabled', 'device-revoked', 'device-decommissioned', 'already-vended', 'vend-in-progress', 'thing-name-too-long',
+  'product-not-configured',
   ...AWS_IOT_FAILURES, ...REGISTRY_FAILURES
 ] as const
 
@@ -78,8 +78,8 @@ export interface VendRoutesOptions {
   vend: (request: VendRequest & { address: string }) => Promise<Vended>
   /** What devices are told to connect with; the same for all. */
   connection: () => Promise<Connection>
-  /** When a certificate is to be renewed, in epoch milliseconds. */
-  renewAfter: (certificate: Vended['certificate']) => number
+  /** When the certificate is to be renewed, in epoch milliseconds. */
+  renewAfter: (vended: Vended) => number
 }
 
 /** The two ways of vending: with the device's own key, and with a key pair made for it. */
@@ -99,7 +99,7 @@ export async function vendRoutes (base: FastifyInstance, options: VendRoutesOpti
   })
 
   app.post('/v1/keys-and-certificates', {
-    config: { access, errors: [...FAILURES, 'key-not-recoverable'] }, schema: WITH_KEYS, preHandler
+    config: { access, errors: [...FAILURES, 'key-not-recoverable', 'generated-keys-not-allowed'] }, schema: WITH_KEYS, preHandler
   }, async (request, reply) => {
     const connection = await options.connection()
     const vended = await options.vend({ ...request.body, requestId: request.id, address: request.ip, callerGone: callerGone(reply) })
@@ -109,17 +109,17 @@ export async function vendRoutes (base: FastifyInstance, options: VendRoutesOpti
     return { ...answer(request.body.serialNumber, vended, connection), keyPair }
   })
 
-  function answer (serialNumber: string, { certificate }: Vended, connection: Connection): Static<typeof Answer> {
-    const { certificateId, certificateArn, certificatePem, notAfter } = certificate
+  function answer (serialNumber: string, vended: Vended, connection: Connection): Static<typeof Answer> {
+    const { thingName, certificateId, certificateArn, certificatePem, notAfter } = vended.certificate
     return {
       serialNumber,
-      thingName: thingNameOf(serialNumber),
+      thingName,
       certificateId,
       certificateArn,
       certificatePem,
       ...connection,
       notAfter: new Date(notAfter).toISOString(),
-      renewAfter: new Date(options.renewAfter(certificate)).toISOString()
+      renewAfter: new Date(options.renewAfter(vended)).toISOString()
     }
   }
 }

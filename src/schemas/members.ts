@@ -5,14 +5,14 @@ import { EXAMPLE } from './example.ts'
 // What several routes take or answer under the same name, so that it means the same everywhere.
 
 export const serialNumber = Type.String({
-  pattern: SERIAL_NUMBER, description: 'Names the device: becomes the thing name, and is its MQTT client id.', examples: [EXAMPLE.serialNumber]
+  pattern: SERIAL_NUMBER, description: 'Names the device, and is in the name of its thing.', examples: [EXAMPLE.serialNumber]
 })
 
 export const registrationToken = Type.String({
   minLength: 1, maxLength: 256, description: 'The one-time secret of the device.', examples: [EXAMPLE.registrationToken]
 })
 
-export const thingName = Type.String({ description: 'The device in AWS IoT.', examples: [EXAMPLE.serialNumber] })
+export const thingName = Type.String({ description: 'The device in AWS IoT, and its MQTT client id.', examples: [EXAMPLE.serialNumber] })
 
 export const certificateId = Type.String({ description: 'SHA-256 of the certificate\'s DER, in hex.', examples: [EXAMPLE.certificateId] })
 

@@ -2,6 +2,7 @@ import { CvmError } from '../errors.ts'
 import type { Certificate, Device } from './device.ts'
 import type { ClaimRequest, DeviceRegistry, WriteResult } from './device-registry.ts'
 import { decide } from './lifecycle.ts'
+import type { Products } from './product.ts'
 import { type TokenHasher, tokenMatches } from './registration-token.ts'
 
 /** The right to vend is ours, or the answer was there already. */
@@ -12,7 +13,9 @@ export type Claimed =
 interface ClaimDeps {
   registry: DeviceRegistry
   hashToken: TokenHasher
-  replayWindowMs: number
+  products: Products
+  /** What each product that refuses the request says to it. */
+  refusals: ReadonlyMap<string, CvmError>
   /** Told that there is such a device, before anything is refused; for audit records, never for the caller. */
   onKnown?: () => void
 }
@@ -21,23 +24,30 @@ interface ClaimDeps {
  * Takes the claim on a device in one conditional write, or learns from the row that was in the way what to do instead.
  *
  * Unknown device, wrong token and expired token are refused alike with `device-not-authorized`, after the same work (G7);
- * every other refusal is only told to who holds the token.
+ * every other refusal is only told to who holds the token. Nothing is written for a request that the device's product refuses.
  */
 export async function claim (request: ClaimRequest, deps: ClaimDeps): Promise<Claimed> {
-  const { registry, hashToken, replayWindowMs } = deps
-  const result = await registry.claim(request)
+  const { registry, hashToken, products, refusals } = deps
+  const result = await claimOrLook(request, deps)
   if (result.device) deps.onKnown?.()
   if (holds(result, request.claimId)) return { kind: 'claimed', device: result.device }
 
   const { device } = result
   if (!device || !tokenMatches(device, request.tokenHash, hashToken)) throw new CvmError('device-not-authorized')
-  const decision = decide(device, request, { now: request.now, replayWindowMs })
+  const decision = decide(device, request, { now: request.now, products, refusals })
   switch (decision.kind) {
     case 'refuse': throw decision.error
     case 'replay': return { kind: 'replay', device, certificate: decision.certificate }
     case 'resume': return { kind: 'resumed', device: mustHold(await registry.resume(device, request), request.claimId) }
     case 'supersede': return { kind: 'claimed', device: mustHold(await registry.supersede(device, request), request.claimId) }
+    case 'revend': return { kind: 'claimed', device: mustHold(await registry.revend(device, request), request.claimId) }
   }
+}
+
+/** A request that every product refuses needs no write to find that out. */
+async function claimOrLook (request: ClaimRequest, { registry, products, refusals }: ClaimDeps): Promise<WriteResult> {
+  if (refusals.size < products.size) return registry.claim(request)
+  return { applied: false, device: await registry.find(request.serialNumber) }
 }
 
 /** Whether a write put the device into our hands, now or at a first try whose answer was lost. */

@@ -16,6 +16,14 @@ export class CertificateStateConflict extends Error {
   override name = 'CertificateStateConflict'
 }
 
+/** A device's thing, as AWS IoT is to hold it. */
+export interface Thing {
+  thingName: string
+  thingType: string | undefined
+  thingGroups: readonly string[]
+  attributes: Readonly<Record<string, string>>
+}
+
 /** A line of AWS IoT's list of certificates. */
 export interface ListedCertificate { certificateId: string, status: string, createdAt: number }
 
@@ -36,11 +44,11 @@ export interface ControlPlane {
   /** CreateKeysAndCertificate: a new INACTIVE certificate with a new RSA-2048 key pair at **every** call. */
   createKeysAndCertificate (signal: AbortSignal): Promise<IssuedCertificate & { keyPair: KeyPair }>
 
-  /** CreateThing; a thing of that name that exists already is kept as it is. */
-  ensureThing (thingName: string, signal: AbortSignal): Promise<void>
+  /** CreateThing, then AddThingToThingGroup; a thing of that name that exists already keeps its type and attributes. */
+  ensureThing (thing: Thing, signal: AbortSignal): Promise<void>
 
   /** AttachPolicy ∥ AttachThingPrincipal (exclusive: the certificate belongs to this thing alone). */
-  bind (certificateArn: string, thingName: string, signal: AbortSignal): Promise<void>
+  bind (certificateArn: string, to: { thingName: string, policyName: string }, signal: AbortSignal): Promise<void>
 
   /** UpdateCertificate ACTIVE. Raises {@link CertificateStateConflict}. */
   activate (certificateId: string, signal: AbortSignal): Promise<void>

@@ -13,6 +13,8 @@ export interface ClaimRequest {
   now: number
   claimExpiresAt: number
   requestId: string
+  /** A device of one of these products is not claimed. */
+  refusingProducts: readonly string[]
 }
 
 /** A device to be registered. */
@@ -63,6 +65,7 @@ export interface DeviceRegistry {
   /**
    * `REGISTERED`, or `ISSUING` under an expired claim → `ISSUING` under this claim, where the token is the device's and has
    * not expired. A token that expired after its key's vend had begun still finishes that vend.
+   * Does not apply to devices of the products that refuse the request.
    */
   claim (request: ClaimRequest): Promise<WriteResult>
 
@@ -71,6 +74,12 @@ export interface DeviceRegistry {
 
   /** `ISSUED` under an expired claim → `ISSUING` for another key; the certificate never handed out joins `retiring`. */
   supersede (device: Device, claim: NewClaim & Pick<ClaimRequest, 'way' | 'publicKeyFingerprint'>): Promise<WriteResult>
+
+  /**
+   * `ACTIVE` with the certificate seen since the commit seen, no operator's wish pending, and the token the device's and not expired →
+   * `ISSUING` for another key; the certificate, which may be in use, joins `retiring`.
+   */
+  revend (device: Device, request: ClaimRequest): Promise<WriteResult>
 
   /**
    * `ISSUING` under this claim, which has not expired → `ISSUED` with this certificate. Ends the suspicion that this claim began; one

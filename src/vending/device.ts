@@ -33,13 +33,15 @@ export interface Certificate {
   /** Lower-case hex SHA-256 of the SubjectPublicKeyInfo. */
   publicKeyFingerprint: string
   way: Way
+  /** The thing that it is for, by the product's template as it was then. */
+  thingName: string
   issuedAt: number
   notAfter: number
 }
 
 /** What has been done to a device: by its requests, by operators, by reconcile. */
 export type DeviceEvent =
-  | 'registered' | 'claimed' | 'resumed' | 'superseded' | 'issued' | 'activated' | 'released'
+  | 'registered' | 'claimed' | 'resumed' | 'superseded' | 'revended' | 'issued' | 'activated' | 'released'
   | 'reset' | 'revoked' | 'disabled' | 'enabled' | 'decommissioned'
   | 'freed' | 'abandoned' | 'disposed'
 

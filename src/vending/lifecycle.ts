@@ -1,6 +1,7 @@
 import { CvmError } from '../errors.ts'
 import type { Certificate, Device, DeviceState, Operation, Way } from './device.ts'
 import type { Fulfilment } from './device-registry.ts'
+import { type Products, notConfigured, timesOf } from './product.ts'
 
 /** What a vend request wants, once its token is known to be right. */
 export interface Wish {
@@ -40,9 +41,11 @@ export type Decision =
   | { kind: 'replay', certificate: Certificate }
   | { kind: 'resume' }
   | { kind: 'supersede' }
+  | { kind: 'revend' }
   | { kind: 'refuse', error: CvmError }
 
-interface Moment { now: number, replayWindowMs: number }
+/** When it is decided, and what each product that refuses the request says to it. */
+interface Circumstances { now: number, products: Products, refusals: ReadonlyMap<string, CvmError> }
 
 /** A claim is usually given back long before it expires, so that callers are told to look again sooner. */
 const LOOK_AGAIN_MS = 2_000
@@ -51,34 +54,47 @@ const LOOK_AGAIN_MS = 2_000
  * The pure half of the state machine (DESIGN section 4): what a request with the right token gets from a device in a state
  * that the claim's condition did not accept. Never reached with a wrong token, so it may speak plainly (G7).
  */
-export function decide (device: Device, wish: Wish, { now, replayWindowMs }: Moment): Decision {
+export function decide (device: Device, wish: Wish, circumstances: Circumstances): Decision {
+  const { now } = circumstances
   switch (device.state) {
     case 'REVOKED': return refuse('device-revoked')
     case 'DISABLED': return refuse('device-disabled')
     case 'DECOMMISSIONED': return refuse('device-decommissioned')
-    case 'ACTIVE': return decideActive(device, wish, now - replayWindowMs)
-    case 'ISSUED': return decideIssued(device, wish, now)
+    case 'ACTIVE': return decideActive(device, wish, circumstances)
+    case 'ISSUED': return decideIssued(device, wish, circumstances)
     case 'ISSUING':
-    case 'REGISTERED': return isHeld(device, now) ? inProgress(device, now) : decideFree(device, now)
+    case 'REGISTERED': return isHeld(device, now) ? inProgress(device, now) : decideFree(device, circumstances)
   }
 }
 
-/** Free, yet refused by the claim: its token has expired, or it became free between the write and the look at it. */
-function decideFree (device: Device, now: number): Decision {
-  return hasExpired(device, now) ? refuse('device-not-authorized') : inProgress(device, now)
+/** Free, yet refused by the claim: by its token's age, by its product, or because it became free between the write and the look at it. */
+function decideFree (device: Device, circumstances: Circumstances): Decision {
+  const { now } = circumstances
+  return hasExpired(device, now) ? refuse('device-not-authorized') : refuseByProduct(device, circumstances) ?? inProgress(device, now)
 }
 
-function decideIssued (device: Device, wish: Wish, now: number): Decision {
+/** What was recorded is finished, whatever its product has come to refuse since; another key must be one that the product takes. */
+function decideIssued (device: Device, wish: Wish, circumstances: Circumstances): Decision {
+  const { now, products } = circumstances
   if (isHeld(device, now)) return inProgress(device, now)
-  if (isSameKey(device.certificate, wish)) return { kind: 'resume' }
-  return hasExpired(device, now) ? refuse('device-not-authorized') : { kind: 'supersede' }
+  if (isSameKey(device.certificate, wish) && products.has(device.product)) return { kind: 'resume' }
+  return hasExpired(device, now) ? refuse('device-not-authorized') : refuseByProduct(device, circumstances) ?? { kind: 'supersede' }
 }
 
-function decideActive (device: Device, wish: Wish, replayableSince: number): Decision {
+function decideActive (device: Device, wish: Wish, circumstances: Circumstances): Decision {
+  const { now, products } = circumstances
   const { certificate, committedAt = 0 } = device
-  if (certificate?.way === 'keys' && wish.way === 'keys') return refuse('key-not-recoverable')
-  if (!certificate || !isSameKey(certificate, wish) || committedAt < replayableSince) return refuse('already-vended')
-  return { kind: 'replay', certificate }
+  const isSame = isSameKey(certificate, wish)
+  if (certificate && isSame && committedAt >= now - timesOf(device.product, products).replayWindowMs) return { kind: 'replay', certificate }
+  const graceMs = products.get(device.product)?.reVendGraceMs ?? 0
+  const isInGrace = certificate !== undefined && !isSame && committedAt + graceMs > now && !hasExpired(device, now)
+  if (isInGrace) return refuseByProduct(device, circumstances) ?? { kind: 'revend' }
+  return refuse(certificate?.way === 'keys' && wish.way === 'keys' ? 'key-not-recoverable' : 'already-vended')
+}
+
+function refuseByProduct ({ product }: Device, { products, refusals }: Circumstances): Decision | undefined {
+  const error = refusals.get(product) ?? (products.has(product) ? undefined : notConfigured(product))
+  return error && { kind: 'refuse', error }
 }
 
 function isSameKey (certificate: Certificate | undefined, wish: Wish): boolean {

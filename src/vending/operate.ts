@@ -72,6 +72,8 @@ async function overtaken (seen: Device, now: Device, { controlPlane, deadline }:
  * that is what the registry will say.
  */
 async function changeAws (device: Device, wished: Fulfilment, { controlPlane, deadline }: OperateDeps): Promise<Fulfilment> {
+  // What was replaced may still be ACTIVE where its replacement was cut short.
+  await Promise.all(device.retiring.map(retired => controlPlane.revoke(retired, deadline())))
   const certificateId = device.certificate?.certificateId ?? device.legacyCertificateId
   if (!certificateId) return wished
   try {

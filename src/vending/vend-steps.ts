@@ -7,7 +7,7 @@ import { CertificateStateConflict, type ControlPlane, type IssuedCertificate, ty
 import type { Certificate, Device } from './device.ts'
 import type { DeviceRegistry, FencedWrite, WriteResult } from './device-registry.ts'
 import { decide } from './lifecycle.ts'
-import { thingNameOf } from './names.ts'
+import { type Products, productOf, refusalsOf, thingOf } from './product.ts'
 import type { TokenHasher } from './registration-token.ts'
 
 /** The steps of a vend, in their order. */
@@ -28,6 +28,8 @@ export interface VendRequest {
 export interface Vended {
   outcome: 'vended' | 'resumed' | 'replayed'
   certificate: Certificate
+  /** The name of the device's product. */
+  product: string
   keyPair?: KeyPair
 }
 
@@ -41,7 +43,7 @@ export interface VendDeps {
   /** A signal that aborts when a vend has had its time, which must be shorter than a claim lives. */
   deadline: () => AbortSignal
   claimLifetimeMs: number
-  replayWindowMs: number
+  products: Products
   /** Told that there is such a device; for audit records. */
   onKnown?: () => void
   /** Told how long each step took, and whether it ended well. */
@@ -63,6 +65,8 @@ export class ClaimLost extends Error {
 export interface Run extends VendDeps {
   request: VendRequest
   csr: Csr | undefined
+  /** What each product that refuses the request says to it. */
+  refusals: ReadonlyMap<string, CvmError>
   claimId: string
   signal: AbortSignal
   /** False from the moment AWS IoT may hold a certificate that the registry does not know. */
@@ -71,6 +75,12 @@ export interface Run extends VendDeps {
 
 export function check ({ serialNumber, certificateSigningRequest }: VendRequest): Csr | undefined {
   return certificateSigningRequest === undefined ? undefined : checkCsr(certificateSigningRequest, { serialNumber })
+}
+
+/** What a run starts with, before anything has happened. */
+export function begin (request: VendRequest, csr: Csr | undefined, deps: VendDeps): Run {
+  const refusals = refusalsOf(deps.products, request.serialNumber, csr)
+  return { ...deps, request, csr, refusals, claimId: deps.newClaimId(), signal: deps.deadline(), certainlyNothing: true }
 }
 
 export function takeClaim (run: Run): Promise<Claimed> {
@@ -85,17 +95,19 @@ export function takeClaim (run: Run): Promise<Claimed> {
     claimId: run.claimId,
     now,
     claimExpiresAt: now + run.claimLifetimeMs,
-    requestId
+    requestId,
+    refusingProducts: [...run.refusals.keys()]
   }, run)
 }
 
 /** AWS IoT makes a new certificate at every call, so one that cannot be used is deleted before the failure is passed on. */
-export async function issue (run: Run): Promise<{ certificate: Certificate, keyPair?: KeyPair }> {
+export async function issue (run: Run, device: Device): Promise<{ certificate: Certificate, keyPair?: KeyPair }> {
   const { controlPlane, csr, signal } = run
+  const wanted = thingOf(productOf(device, run.products), device.serialNumber)
   run.certainlyNothing = false
   const [made, thing] = await Promise.allSettled([
     csr ? controlPlane.createCertificateFromCsr(csr.pem, signal) : controlPlane.createKeysAndCertificate(signal),
-    controlPlane.ensureThing(thingNameOf(run.request.serialNumber), signal)
+    controlPlane.ensureThing(wanted, signal)
   ])
   if (made.status === 'rejected') {
     run.certainlyNothing = saysNothingWasMade(made.reason)
@@ -104,7 +116,8 @@ export async function issue (run: Run): Promise<{ certificate: Certificate, keyP
   const { keyPair, certificateId, certificateArn, certificatePem }: IssuedCertificate & { keyPair?: KeyPair } = made.value
   const { publicKeyFingerprint, notAfter } = readCertificate(certificatePem)
   const { way } = wishOf(run)
-  const certificate = { certificateId, certificateArn, certificatePem, publicKeyFingerprint, way, issuedAt: run.now(), notAfter }
+  const { thingName } = wanted
+  const certificate = { certificateId, certificateArn, certificatePem, publicKeyFingerprint, way, thingName, issuedAt: run.now(), notAfter }
   const carriesOtherKey = csr && publicKeyFingerprint !== csr.publicKeyFingerprint
   if (thing.status === 'fulfilled' && !carriesOtherKey) return { certificate, ...(keyPair && { keyPair }) }
   run.certainlyNothing = await discard(run, certificateId)
@@ -120,9 +133,10 @@ export async function record (run: Run, device: Device, certificate: Certificate
 
 export async function bind (run: Run, device: Device): Promise<void> {
   const { controlPlane, signal } = run
-  const { certificateArn, certificateId } = certificateOf(device)
+  const { certificateArn, certificateId, thingName } = certificateOf(device)
+  const { policyName } = productOf(device, run.products)
   await Promise.all([
-    controlPlane.bind(certificateArn, thingNameOf(device.serialNumber), signal),
+    controlPlane.bind(certificateArn, { thingName, policyName }, signal),
     ...device.retiring.map(retired => controlPlane.revoke(retired, signal))
   ])
   try {
@@ -149,8 +163,8 @@ export async function commit (run: Run, device: Device): Promise<Certificate> {
 /** What the row that overtook us says to this request. */
 export function answerFrom (device: Device | undefined, run: Run): Vended {
   if (!device) throw new CvmError('device-not-authorized')
-  const decision = decide(device, wishOf(run), { now: run.now(), replayWindowMs: run.replayWindowMs })
-  if (decision.kind === 'replay') return { outcome: 'replayed', certificate: decision.certificate }
+  const decision = decide(device, wishOf(run), { now: run.now(), products: run.products, refusals: run.refusals })
+  if (decision.kind === 'replay') return { outcome: 'replayed', certificate: decision.certificate, product: device.product }
   throw decision.kind === 'refuse' ? decision.error : new CvmError('vend-in-progress', { retryAfterMs: 1_000 })
 }
 

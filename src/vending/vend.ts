@@ -1,8 +1,9 @@
 import type { KeyPair } from './control-plane.ts'
 import type { Device } from './device.ts'
+import { productOf } from './product.ts'
 import {
-  ClaimLost, type Run, type VendDeps, type VendRequest, type VendStep, type Vended,
-  answerFrom, bind, check, commit, giveBack, issue, record, takeClaim
+  ClaimLost, type VendDeps, type VendRequest, type VendStep, type Vended,
+  answerFrom, begin, bind, check, commit, giveBack, issue, record, takeClaim
 } from './vend-steps.ts'
 
 /**
@@ -12,16 +13,16 @@ import {
 export async function vend (request: VendRequest, deps: VendDeps): Promise<Vended> {
   // 1. Check the CSR: nothing is written and AWS IoT is not called before this.
   const csr = await timed(deps, 'check', async () => check(request))
-  const run: Run = { ...deps, request, csr, claimId: deps.newClaimId(), signal: deps.deadline(), certainlyNothing: true }
+  const run = begin(request, csr, deps)
   // 2. Claim the device, or find that the answer is there already.
   const claimed = await timed(deps, 'claim', () => takeClaim(run))
-  if (claimed.kind === 'replay') return { outcome: 'replayed', certificate: claimed.certificate }
+  if (claimed.kind === 'replay') return { outcome: 'replayed', certificate: claimed.certificate, product: claimed.device.product }
   let { device } = claimed
   try {
     let keyPair: KeyPair | undefined
     if (device.state === 'ISSUING') {
       // 3. Issue a certificate, INACTIVE, beside making sure of the thing.
-      const issued = await timed(deps, 'issue', () => issue(run))
+      const issued = await timed(deps, 'issue', () => issue(run, device))
       keyPair = issued.keyPair
       // 4. Record it before anybody can use it.
       device = await timed(deps, 'record', () => record(run, device, issued.certificate))
@@ -30,7 +31,8 @@ export async function vend (request: VendRequest, deps: VendDeps): Promise<Vende
     await timed(deps, 'bind', () => bind(run, device))
     // 6. Commit: from here on the answer is remembered.
     const certificate = await timed(deps, 'commit', () => commit(run, device))
-    return { outcome: claimed.kind === 'resumed' ? 'resumed' : 'vended', certificate, ...(keyPair && { keyPair }) }
+    const outcome = claimed.kind === 'resumed' ? 'resumed' : 'vended'
+    return { outcome, certificate, product: device.product, ...(keyPair && { keyPair }) }
   } catch (cause) {
     if (cause instanceof ClaimLost) return answerFrom(cause.device, run)
     await giveBack(run, device)
@@ -40,11 +42,13 @@ export async function vend (request: VendRequest, deps: VendDeps): Promise<Vende
 
 /**
  * Finishes what another worker left in `ISSUED`, as the next request of the device would: steps 5 and 6 under a claim of our own.
- * False when somebody else has taken the device meanwhile. Raises `CvmError`.
+ * False when somebody else has taken the device meanwhile. Raises `CvmError`: for a product that is not configured any more, before
+ * anything is written.
  */
 export async function finish (device: Device, requestId: string, deps: VendDeps): Promise<boolean> {
   const request = { serialNumber: device.serialNumber, registrationToken: '', requestId }
-  const run: Run = { ...deps, request, csr: undefined, claimId: deps.newClaimId(), signal: deps.deadline(), certainlyNothing: true }
+  productOf(device, deps.products)
+  const run = begin(request, undefined, deps)
   const now = deps.now()
   const resumed = await deps.registry.resume(device, { claimId: run.claimId, claimExpiresAt: now + deps.claimLifetimeMs, now, requestId })
   if (!resumed.applied) return false

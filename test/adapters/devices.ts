@@ -21,7 +21,7 @@ export async function issuedDevice (registry: DeviceRegistry): Promise<Device> {
 
 export function request (serialNumber: string, changes: Partial<ClaimRequest> = {}): ClaimRequest {
   const { now = NOW } = changes
-  const common = { registrationToken: 'token', tokenHash: 'hash', way: 'csr', publicKeyFingerprint: 'key', ...claim('a', now) } as const
+  const common = { registrationToken: 'token', tokenHash: 'hash', refusingProducts: [], way: 'csr', publicKeyFingerprint: 'key', ...claim('a', now) } as const
   return { serialNumber, ...common, ...changes }
 }
 
@@ -34,7 +34,7 @@ export function fence (device: Device, claimId = 'a') {
 }
 
 export function certificate (certificateId: string): Certificate {
-  return { certificateId, certificateArn: `arn/${certificateId}`, certificatePem: 'pem', publicKeyFingerprint: 'key', way: 'csr', issuedAt: NOW, notAfter: LATER }
+  return { certificateId, certificateArn: `arn/${certificateId}`, certificatePem: 'pem', publicKeyFingerprint: 'key', way: 'csr', thingName: `thing-${certificateId}`, issuedAt: NOW, notAfter: LATER }
 }
 
 export function must (result: WriteResult): Device {

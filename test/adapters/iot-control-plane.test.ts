@@ -12,6 +12,7 @@ type Answer = [status: number, error: string] | 'hang' | 'cut' | object
 const ID = 'a'.repeat(64)
 const ARN = `arn:aws:iot:us-east-1:000000000000:cert/${ID}`
 const ISSUED = { certificateId: ID, certificateArn: ARN, certificatePem: 'pem' }
+const THING = { thingName: 'thing', thingType: undefined, thingGroups: [], attributes: {} }
 const never = new AbortController().signal
 const code = (name: string) => ({ name: 'CvmError', code: name })
 
@@ -63,7 +64,7 @@ await t.test('a revoked certificate says so; an existing thing is fine', async t
   const revoked = await scripted(t, [[406, 'CertificateStateException']])
   await t.rejects(revoked.plane.activate(ID, never), CertificateStateConflict)
   const exists = await scripted(t, [[409, 'ResourceAlreadyExistsException']])
-  await t.resolves(exists.plane.ensureThing('thing', never))
+  await t.resolves(exists.plane.ensureThing(THING, never))
 })
 
 await t.test('the caller\'s deadline ends a call at once', async t => {
@@ -108,5 +109,5 @@ async function scripted (t: Test, answers: Answer[], callTimeoutMs = 250) {
     server.closeAllConnections()
     server.close()
   })
-  return { plane: new IotControlPlane({ issuing, binding, tending, policyName: 'policy', endpoint: undefined }), requests }
+  return { plane: new IotControlPlane({ issuing, binding, tending, endpoint: undefined }), requests }
 }

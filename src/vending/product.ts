@@ -1,0 +1,102 @@
+import { CvmError } from '../errors.ts'
+import type { Csr } from '../x509/csr.ts'
+import type { Thing } from './control-plane.ts'
+import { DEFAULT_PRODUCT, type Device } from './device.ts'
+
+/** The kinds of key that a product may take. */
+export const KEY_TYPES = ['EC-P256', 'EC-P384', 'EC-P521', 'RSA'] as const
+
+/** What the subject of a CSR must say: the serial number or nothing, or the serial number. */
+export const SUBJECT_RULES = ['serial-number-or-none', 'serial-number'] as const
+
+/** Where a device's serial number goes in a template. */
+// eslint-disable-next-line no-template-curly-in-string -- written so in the file
+export const SERIAL_NUMBER_HERE = '${serialNumber}'
+
+/** The most characters that AWS IoT takes in the name of a thing. */
+const MAX_THING_NAME = 128
+
+/** Settings shared by devices of a kind. Durations are in milliseconds. */
+export interface Product {
+  name: string
+  policyName: string
+  thingType: string | undefined
+  thingGroups: readonly string[]
+  attributes: Readonly<Record<string, string>>
+  keyTypes: readonly (typeof KEY_TYPES[number])[]
+  minRsaBits: number
+  subject: typeof SUBJECT_RULES[number]
+  thingNameTemplate: string
+  renewAfterMs: number
+  replayWindowMs: number
+  /** For so long after a vend, the same token with another key vends anew; 0: never. */
+  reVendGraceMs: number
+  /** Whether AWS IoT may make the key pair. */
+  generatedKeys: boolean
+}
+
+/** The products by name; {@link DEFAULT_PRODUCT} is always among them. */
+export type Products = ReadonlyMap<string, Product>
+
+/** The product of a device. Raises {@link notConfigured} where it is not in the file any more. */
+export function productOf ({ product }: Device, products: Products): Product {
+  const found = products.get(product)
+  if (!found) throw notConfigured(product)
+  return found
+}
+
+/** The error for a device whose product is not in the file. */
+export function notConfigured (product: string): CvmError {
+  return new CvmError('product-not-configured', { detail: `the product ${product} is not configured`, retryAfterMs: 60_000 })
+}
+
+/** The times of a product; the default's for one that is not in the file any more, so that what was vended can still be looked at. */
+export function timesOf (product: string, products: Products): Pick<Product, 'renewAfterMs' | 'replayWindowMs'> {
+  const found = products.get(product) ?? products.get(DEFAULT_PRODUCT)
+  if (!found) throw new Error('there is no default product')
+  return found
+}
+
+/** The thing that a device of this product gets. */
+export function thingOf (product: Product, serialNumber: string): Thing {
+  const { thingType, thingGroups, attributes } = product
+  return { thingName: thingNameOf(product, serialNumber), thingType, thingGroups, attributes }
+}
+
+/**
+ * What each product that refuses a request says to it; others are not in it. Known before the device's row is read, so that a refused
+ * request writes nothing.
+ */
+export function refusalsOf (products: Products, serialNumber: string, csr: Csr | undefined): ReadonlyMap<string, CvmError> {
+  const refusals = new Map<string, CvmError>()
+  for (const product of products.values()) {
+    const refusal = csr ? refusalOfCsr(product, csr) : refusalOfGeneratedKey(product)
+    if (refusal) refusals.set(product.name, refusal)
+    else if (thingNameOf(product, serialNumber).length > MAX_THING_NAME) refusals.set(product.name, new CvmError('thing-name-too-long'))
+  }
+  return refusals
+}
+
+function thingNameOf ({ thingNameTemplate }: Product, serialNumber: string): string {
+  return thingNameTemplate.replace(SERIAL_NUMBER_HERE, () => serialNumber)
+}
+
+function refusalOfCsr ({ keyTypes, minRsaBits, subject }: Product, { keyType, commonName }: Csr): CvmError | undefined {
+  const rsaBits = keyType.startsWith('RSA-') ? Number(keyType.slice('RSA-'.length)) : undefined
+  if (!keyTypes.some(type => type === (rsaBits === undefined ? keyType : 'RSA')) || (rsaBits ?? Infinity) < minRsaBits) {
+    const allowed = keyTypes.map(type => type === 'RSA' ? `RSA of at least ${minRsaBits} bits` : type).join(', ')
+    return refused('key-type-not-allowed-by-product', `The product of the device takes keys of ${allowed}, not ${keyType}.`)
+  }
+  if (subject === 'serial-number' && commonName === undefined) {
+    return refused('common-name-required-by-product', 'The common name in the subject must be the serial number of the device.')
+  }
+  return undefined
+}
+
+function refusalOfGeneratedKey ({ generatedKeys }: Product): CvmError | undefined {
+  return generatedKeys ? undefined : new CvmError('generated-keys-not-allowed')
+}
+
+function refused (reason: string, detail: string): CvmError {
+  return new CvmError('csr-rejected', { reason, detail })
+}
