@@ -121,7 +121,7 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
       values: {
         ...claimValues(claim, fingerprint),
         ':active': 'ACTIVE',
-        ':committedAt': device.committedAt,
+        ':committedAt': device.committedAt ?? 0,
         ':certificateId': certificateId,
         ':tokenHash': claim.tokenHash,
         ':now': claim.now,
@@ -242,14 +242,17 @@ function setOrRemove (attributes: Record<string, unknown>): { set: string, remov
   }
 }
 
-/** A row of the old services has no product, which makes it one of the default product. */
+/**
+ * A row of the old services has no product, which makes it one of the default product. Short names, because an expression may have 4 KB:
+ * a hundred products in each branch of the claim's condition just fit.
+ */
 function productIsNot (names: readonly string[]): string[] {
   if (names.length === 0) return []
-  return [`NOT product IN (${names.map((_, n) => `:product${n}`).join(', ')})`, ...names.includes(DEFAULT_PRODUCT) ? ['attribute_exists(product)'] : []]
+  return [`NOT product IN (${names.map((_, n) => `:p${n}`).join(', ')})`, ...names.includes(DEFAULT_PRODUCT) ? ['attribute_exists(product)'] : []]
 }
 
 function productValues (names: readonly string[]): Record<string, string> {
-  return Object.fromEntries(names.map((name, n) => [`:product${n}`, name]))
+  return Object.fromEntries(names.map((name, n) => [`:p${n}`, name]))
 }
 
 /** What goes with a certificate, but for the attribute that the next one's key is in already. */

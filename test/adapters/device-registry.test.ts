@@ -1,12 +1,12 @@
 // The contract of the port `DeviceRegistry`, over every implementation: DynamoDB on each engine there is here, and the model.
 import { randomUUID } from 'node:crypto'
 import { PutItemCommand } from '@aws-sdk/client-dynamodb'
-import { DynamoDBDocumentClient, GetCommand } from '@aws-sdk/lib-dynamodb'
+import { DynamoDBDocumentClient, GetCommand, PutCommand } from '@aws-sdk/lib-dynamodb'
 import t, { type Test } from 'tap'
 import { ensureDeviceTable } from '../../src/adapters/device-table.ts'
 import { DynamoDbDeviceRegistry } from '../../src/adapters/dynamodb-device-registry.ts'
 import { DynamoDbUnfinishedDevices } from '../../src/adapters/dynamodb-unfinished-devices.ts'
-import { HISTORY_LIMIT } from '../../src/vending/device.ts'
+import { type Device, HISTORY_LIMIT } from '../../src/vending/device.ts'
 import type { DeviceRegistry } from '../../src/vending/device-registry.ts'
 import { ENGINES, clientOf } from '../fixtures/engines.ts'
 import { ModelRegistry } from '../fixtures/model-registry.ts'
@@ -67,6 +67,23 @@ for (const engine of ENGINES) {
         await put({ serialNumber: { S: serialNumber }, ...item })
         t.notOk((await registry.claim(request(serialNumber, { registrationToken: '42' }))).applied)
       }
+    })
+
+    await t.test('claim: a row of the old services is one of the default product', async t => {
+      const serialNumber = randomUUID()
+      await put({ serialNumber: { S: serialNumber }, deviceToken: { S: 'plain' } })
+      const plain = { registrationToken: 'plain' }
+      t.notOk((await registry.claim(request(serialNumber, { ...plain, refusingProducts: ['sensor', 'default'] }))).applied)
+      t.match(await registry.find(serialNumber), { legacyToken: 'plain', revision: 0 }, 'and nothing was written')
+      t.ok((await registry.claim(request(serialNumber, { ...plain, refusingProducts: ['sensor'] }))).applied)
+    })
+
+    await t.test('a certificate recorded before products had templates is for the thing of its serial number', async t => {
+      const issued = await issuedDevice(registry)
+      const { thingName, ...rest } = await row(issued.serialNumber)
+      t.equal(thingName, 'thing-c1')
+      await documents.send(new PutCommand({ TableName: table, Item: rest }))
+      t.equal((await registry.find(issued.serialNumber))?.certificate?.thingName, issued.serialNumber)
     })
 
     await t.test('only unfinished rows are in the sparse index', async t => {
@@ -147,6 +164,18 @@ async function contract (t: Test, registry: DeviceRegistry): Promise<void> {
     t.ok((await registry.claim(request(keys.serialNumber, { now: LATER, way: 'keys', publicKeyFingerprint: undefined }))).applied)
   })
 
+  await t.test('claim: not for a device of a product that refuses, in no state in which it could be', async t => {
+    const others = Array.from({ length: 98 }, (_, n) => `other-${n}`)
+    for (const product of ['default', 'sensor']) {
+      const { serialNumber } = must(await registry.register({ ...NEW, serialNumber: randomUUID(), product }, { now: NOW, requestId: 'r' }))
+      const refused = (changes = {}) => registry.claim(request(serialNumber, { refusingProducts: [...others, product], ...changes }))
+      t.match(await refused(), { applied: false, device: { product, state: 'REGISTERED', revision: 1 } }, product)
+      must(await registry.claim(request(serialNumber, { refusingProducts: others })))
+      t.match(await refused({ now: LATER }), { applied: false, device: { state: 'ISSUING', revision: 2 } }, 'nor once a claim has expired')
+      t.ok((await registry.claim(request(serialNumber, { refusingProducts: others, now: LATER }))).applied)
+    }
+  })
+
   await t.test('record and commit: only under the claim, once', async t => {
     const { serialNumber } = await registered(registry)
     const claimed = must(await registry.claim(request(serialNumber)))
@@ -189,6 +218,39 @@ async function contract (t: Test, registry: DeviceRegistry): Promise<void> {
     t.notOk((await registry.supersede(issued, { ...claim('c', LATER), ...wish })).applied)
     const reissued = must(await registry.record(fence(again, 'b'), certificate('c2')))
     t.match(must(await registry.commit(fence(reissued, 'b'))), { state: 'ACTIVE', retiring: ['c1'], certificate: { certificateId: 'c2' } })
+  })
+
+  await t.test('revend: the certificate in use is kept for retiring; by one, with the token, and only as it was seen', async t => {
+    const issued = await issuedDevice(registry)
+    t.notOk((await registry.revend(issued, request(issued.serialNumber, { claimId: 'b', now: LATER }))).applied, 'not ACTIVE yet')
+    const active = must(await registry.commit(fence(issued)))
+    const again = (changes: Parameters<typeof request>[1]) => registry.revend(active, request(active.serialNumber, { publicKeyFingerprint: 'other', ...changes }))
+    t.notOk((await again({ tokenHash: 'wrong' })).applied, 'another token')
+    const results = await Promise.all(['b', 'c', 'd'].map(claimId => again({ claimId })))
+    const [winner] = results.filter(result => result.applied)
+    t.match(winner, { device: { state: 'ISSUING', certificate: undefined, committedAt: undefined, retiring: ['c1'] } })
+    t.equal(results.filter(result => result.applied).length, 1)
+    t.match(winner?.device?.history.at(-1), { event: 'revended', certificateId: 'c1' })
+    const { claimId = '' } = winner?.device?.claim ?? {}
+    const reissued = must(await registry.record(fence(winner?.device as Device, claimId), certificate('c2')))
+    t.match(must(await registry.commit(fence(reissued, claimId))), { state: 'ACTIVE', retiring: ['c1'], suspicion: undefined, certificate: certificate('c2') })
+    t.notOk((await again({ claimId: 'e' })).applied, 'the certificate seen is not the device\'s any more')
+  })
+
+  await t.test('revend: with a key to be made', async t => {
+    const active = must(await registry.commit(fence(await issuedDevice(registry))))
+    const wish = request(active.serialNumber, { claimId: 'b', way: 'keys', publicKeyFingerprint: undefined })
+    t.match(must(await registry.revend(active, wish)), { state: 'ISSUING', certificate: undefined, retiring: ['c1'], suspicion: { keys: ['generated'] } })
+  })
+
+  await t.test('revend: not with an expired token, not while an operator wishes for something', async t => {
+    const { serialNumber } = await registered(registry, NOW + 1_000)
+    const claimed = must(await registry.claim(request(serialNumber)))
+    const active = must(await registry.commit(fence(must(await registry.record(fence(claimed), certificate('c1'))))))
+    t.notOk((await registry.revend(active, request(serialNumber, { claimId: 'b', now: LATER }))).applied)
+    const wish = { operation: 'revoke', operationId: randomUUID(), actor: 'ada', reason: 'why' } as const
+    must(await registry.intend(active, wish, { now: NOW, requestId: 'r', expiresAt: LATER }))
+    t.notOk((await registry.revend(active, request(serialNumber, { claimId: 'b' }))).applied)
   })
 
   await t.test('the history is bounded', async t => {

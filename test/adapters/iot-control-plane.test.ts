@@ -2,6 +2,7 @@
 import { once } from 'node:events'
 import { type IncomingMessage, type ServerResponse, createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { text } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
 import { iotBindingClient, iotIssuingClient, iotTendingClient } from '../../src/adapters/aws-clients.ts'
 import { IotControlPlane } from '../../src/adapters/iot-control-plane.ts'
@@ -67,6 +68,22 @@ await t.test('a revoked certificate says so; an existing thing is fine', async t
   await t.resolves(exists.plane.ensureThing(THING, never))
 })
 
+await t.test('a thing gets what its product says, and joins its groups also where it is there already', async t => {
+  const thing = { thingName: 'thing', thingType: 'sensor', thingGroups: ['fleet', 'floor-1'], attributes: { site: 'a' } }
+  for (const answer of [{}, [409, 'ResourceAlreadyExistsException']] as Answer[]) {
+    const { plane, requests, bodies } = await scripted(t, [answer])
+    await plane.ensureThing(thing, never)
+    t.same(requests, ['/things/thing', '/thing-groups/addThingToThingGroup', '/thing-groups/addThingToThingGroup'])
+    t.same(bodies[0], { thingTypeName: 'sensor', attributePayload: { attributes: { site: 'a' } } })
+    t.same(bodies.slice(1).map(body => (body as { thingGroupName: string }).thingGroupName).sort(), ['fleet', 'floor-1'])
+  }
+  const refused = await scripted(t, [{}, [403, 'AccessDeniedException']])
+  await t.rejects(refused.plane.ensureThing({ ...thing, thingGroups: ['fleet'] }, never), code('aws-iot-refused'))
+  const { plane, bodies } = await scripted(t, [{}])
+  await plane.ensureThing(THING, never)
+  t.same(bodies, [{}], 'nothing that was not asked for')
+})
+
 await t.test('the caller\'s deadline ends a call at once', async t => {
   const { plane } = await scripted(t, ['hang'], 60_000)
   await t.rejects(plane.activate(ID, AbortSignal.timeout(50)), code('deadline-exceeded'))
@@ -83,11 +100,14 @@ await t.test('the endpoint is asked for once, and again after a failure', async 
 async function scripted (t: Test, answers: Answer[], callTimeoutMs = 250) {
   const script = [...answers]
   const requests: string[] = []
-  const server = createServer((request: IncomingMessage, response: ServerResponse) => {
+  const bodies: unknown[] = []
+  const server = createServer(async (request: IncomingMessage, response: ServerResponse) => {
     requests.push(request.url ?? '')
+    const place = requests.length - 1
     const answer = script.shift() ?? {}
     if (answer === 'hang') return
     if (answer === 'cut') return request.socket.destroy()
+    bodies[place] = JSON.parse(await text(request) || '{}') as unknown
     const [status, error] = Array.isArray(answer) ? answer as [number, string] : [200, undefined]
     response.writeHead(status, { 'content-type': 'application/json', ...(error && { 'x-amzn-errortype': error }) })
     response.end(JSON.stringify(error ? { message: error } : answer))
@@ -109,5 +129,5 @@ async function scripted (t: Test, answers: Answer[], callTimeoutMs = 250) {
     server.closeAllConnections()
     server.close()
   })
-  return { plane: new IotControlPlane({ issuing, binding, tending, endpoint: undefined }), requests }
+  return { plane: new IotControlPlane({ issuing, binding, tending, endpoint: undefined }), requests, bodies }
 }
