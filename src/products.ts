@@ -8,6 +8,7 @@ import { KEY_TYPES, type Product, type Products, SERIAL_NUMBER_HERE, SUBJECT_RUL
 const NAME = '[a-zA-Z0-9:_-]'
 const NAMED = { pattern: `^${NAME}{1,128}$` }
 const ALLOWED_NAME = '1 to 128 of `A-Z a-z 0-9 : _ -`'
+const GENERATED_KEYS = 'whether AWS IoT may make key pairs; must be false where `keyTypes` and `minRsaBits` do not take RSA-2048, which is what it makes'
 const milliseconds = (minimum: number, description: string) => Type.Optional(Type.Integer({
   minimum, maximum: Number.MAX_SAFE_INTEGER, description, allowed: `a whole number of milliseconds from ${minimum}`
 }))
@@ -46,7 +47,7 @@ export const PRODUCT = Type.Object({
   renewAfterMs: milliseconds(1, 'age at which its devices are told to renew'),
   replayWindowMs: milliseconds(1, 'how long after a vend the same request gets the same certificate'),
   reVendGraceMs: milliseconds(0, 'how long after a vend the same token with another key vends anew; 0: never'),
-  generatedKeys: Type.Optional(Type.Boolean({ description: 'whether AWS IoT may make key pairs, which are RSA-2048', allowed: 'true or false' }))
+  generatedKeys: Type.Optional(Type.Boolean({ description: GENERATED_KEYS, allowed: 'true or false' }))
 })
 
 /** Members that the environment's settings stand in for. */

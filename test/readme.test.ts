@@ -4,6 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import t from 'tap'
 import { SETTINGS, allowed } from '../src/config.ts'
 import { ERRORS } from '../src/errors.ts'
+import { FROM_ENVIRONMENT, INITIAL, PRODUCT } from '../src/products.ts'
 import { createMetrics } from '../src/plugins/metrics.ts'
 import { AUDIT_EVENTS } from '../src/vending/audit.ts'
 import { accessRows } from './fixtures/access.ts'
@@ -20,6 +21,10 @@ const tables: Record<string, string> = {
   })),
   errors: table(['status', 'code', 'means', 'what to do'], Object.entries(ERRORS).map(([code, { status, title, remedy }]) =>
     [String(status), `\`${code}\``, title, remedy])),
+  products: table(['member', 'default', 'allowed', 'meaning'], Object.entries(PRODUCT.properties).map(([member, schema]) => {
+    const { allowed = '', description = '' } = schema as { allowed?: string, description?: string }
+    return [`\`${member}\``, initialOf(member), allowed, description]
+  })),
   'csr-refusals': table(['reason', 'rule'], Object.entries(CSR_REFUSALS).map(([reason, rule]) => [`\`${reason}\``, rule])),
   access: table(['method', 'route', 'who'], await accessRows()),
   audit: table(['event', 'says'], Object.entries(AUDIT_EVENTS).map(([event, meaning]) => [`\`${event}\``, meaning])),
@@ -52,6 +57,14 @@ async function ownMetrics () {
     const { labelNames } = register.getSingleMetric(name) as unknown as { labelNames: string[] }
     return { name, help, type: String(type), labels: labelNames.filter(label => label !== 'le') }
   })
+}
+
+/** What a member of a product is without being told. */
+function initialOf (member: string): string {
+  if (member in FROM_ENVIRONMENT) return `\`${FROM_ENVIRONMENT[member as keyof typeof FROM_ENVIRONMENT]}\``
+  const initial = INITIAL[member as keyof typeof INITIAL]
+  const isEmpty = initial === undefined || (typeof initial === 'object' && Object.keys(initial).length === 0)
+  return isEmpty ? '' : `\`${[initial].flat().join(', ')}\``
 }
 
 function table (head: string[], rows: string[][]): string {
