@@ -178,11 +178,12 @@ function capture (level: string) {
 async function observed () {
   const rig = await makeRig()
   const { log, lines } = capture('error')
-  const { registry, controlPlane } = rig
+  const { registry, controlPlane, products } = rig
   const metrics = createMetrics({ version: 'test', node: 'test' })
   const hashToken = tokenHasher(Buffer.alloc(32, 1))
   const { audit } = auditLog(log)
-  const useCases = observedUseCases({ config: readConfig({}), log, audit, metrics, registry, devices: registry, controlPlane, hashToken })
+  const parts = { config: readConfig({}), registry, devices: registry, controlPlane, hashToken, products }
+  const useCases = observedUseCases({ ...parts, log, audit, metrics })
   return { rig, lines, useCases }
 }
 
