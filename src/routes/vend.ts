@@ -4,6 +4,7 @@ import { type Static, Type } from 'typebox'
 import { EXAMPLE } from '../schemas/example.ts'
 import { AWS_IOT_FAILURES, REGISTRY_FAILURES } from '../schemas/failures.ts'
 import { certificateArn, certificateId, certificatePem, notAfter, registrationToken, serialNumber, thingName, time } from '../schemas/members.ts'
+import { PRODUCT_REASONS } from '../vending/product.ts'
 import type { VendRequest, Vended } from '../vending/vend-steps.ts'
 import { CSR_REFUSALS } from '../x509/refusals.ts'
 
@@ -45,9 +46,10 @@ const PEM_CHAIN = 'application/pem-certificate-chain'
 /** What both ways of vending may refuse or fail with. */
 const FAILURES = [
   'device-not-authorized', 'device-disabled', 'device-revoked', 'device-decommissioned', 'already-vended', 'vend-in-progress', 'thing-name-too-long',
-  'product-not-configured',
-  ...AWS_IOT_FAILURES, ...REGISTRY_FAILURES
+  'product-not-configured', ...AWS_IOT_FAILURES, ...REGISTRY_FAILURES
 ] as const
+
+const REASONS = [...Object.keys(CSR_REFUSALS), ...PRODUCT_REASONS]
 
 const WITH_CSR = {
   operationId: 'vendCertificate',
@@ -55,7 +57,7 @@ const WITH_CSR = {
   summary: 'Get a certificate for the device\'s own key',
   description: 'The same request again is answered with the byte-identical certificate, also after a lost answer. ' +
     `With \`Accept: ${PEM_CHAIN}\` the answer is the certificate alone.\n\n` +
-    `A CSR is refused with \`csr-rejected\` and one of these as \`reason\`: ${Object.keys(CSR_REFUSALS).map(reason => `\`${reason}\``).join(', ')}.`,
+    `A CSR is refused with \`csr-rejected\` and one of these as \`reason\`: ${REASONS.map(reason => `\`${reason}\``).join(', ')}.`,
   body: CsrRequest,
   response: {
     200: Type.Object(Answer.properties, { description: 'The certificate that the device has already.' }),

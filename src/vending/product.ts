@@ -9,6 +9,9 @@ export const KEY_TYPES = ['EC-P256', 'EC-P384', 'EC-P521', 'RSA'] as const
 /** What the subject of a CSR must say: the serial number or nothing, or the serial number. */
 export const SUBJECT_RULES = ['serial-number-or-none', 'serial-number'] as const
 
+/** Why a product refuses a CSR: the `reason` beside the code `csr-rejected`. */
+export const PRODUCT_REASONS = ['key-type-not-allowed-by-product', 'common-name-required-by-product'] as const
+
 /** Where a device's serial number goes in a template. */
 // eslint-disable-next-line no-template-curly-in-string -- written so in the file
 export const SERIAL_NUMBER_HERE = '${serialNumber}'
@@ -97,6 +100,6 @@ function refusalOfGeneratedKey ({ generatedKeys }: Product): CvmError | undefine
   return generatedKeys ? undefined : new CvmError('generated-keys-not-allowed')
 }
 
-function refused (reason: string, detail: string): CvmError {
+function refused (reason: typeof PRODUCT_REASONS[number], detail: string): CvmError {
   return new CvmError('csr-rejected', { reason, detail })
 }
