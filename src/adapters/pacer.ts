@@ -41,6 +41,9 @@ const BULK_SHARE = 10
 /** No caller is sent away for longer; a crowd that comes back before its time could otherwise push the time out for ever. */
 const LONGEST_RETRY_MS = 60_000
 
+/** A token is whole but for what adding fractions loses. */
+const WHOLE = 1 - 1e-9
+
 /**
  * The queue before one operation of AWS IoT: lets calls go at the pace of {@link CallRate}, devices before bulk, in order within each.
  * In any window of s seconds it lets go at most `pace × s` calls and a burst: 0.1 s' worth or one call, and one more.
@@ -120,7 +123,7 @@ export class Pacer {
 
   #serve (): void {
     this.#fill()
-    for (let priority = this.#next(); priority && this.#tokens >= 1; priority = this.#next()) {
+    for (let priority = this.#next(); priority && this.#tokens >= WHOLE; priority = this.#next()) {
       const queue = this.#queues[priority]
       this.#tokens -= 1
       this.#sinceBulk = priority === 'bulk' ? 0 : this.#sinceBulk + 1

@@ -57,14 +57,20 @@ export function createMetrics (build: { version: string, node: string }) {
   return metrics
 }
 
-/** Watches the queues before AWS IoT. */
+/** Watches the queues before AWS IoT. Counters begin at 0 with their queue, so that a first throttle shows as a rise. */
 export function paceObserver (metrics: Metrics) {
   return {
-    queue: (operation: string, priority: string, length: number) => metrics.queueLength.set({ operation, class: priority }, length),
+    queue (operation: string, priority: string, length: number) {
+      metrics.queueLength.set({ operation, class: priority }, length)
+      metrics.queueRefusals.inc({ operation, class: priority }, 0)
+    },
     waited: (operation: string, priority: string, waitMs: number) => metrics.queueSeconds.observe({ operation, class: priority }, waitMs / 1000),
     refused: (operation: string, priority: string) => metrics.queueRefusals.inc({ operation, class: priority }),
     throttled: (operation: string) => metrics.throttles.inc({ operation }),
-    pace: (operation: string, perSecond: number) => metrics.pace.set({ operation }, perSecond)
+    pace (operation: string, perSecond: number) {
+      metrics.pace.set({ operation }, perSecond)
+      metrics.throttles.inc({ operation }, 0)
+    }
   }
 }
 

@@ -182,7 +182,7 @@ async function observed () {
   const metrics = createMetrics({ version: 'test', node: 'test' })
   const hashToken = tokenHasher(Buffer.alloc(32, 1))
   const { audit } = auditLog(log)
-  const useCases = observedUseCases({ config: readConfig({}), log, audit, metrics, registry, devices: registry, controlPlane, hashToken })
+  const useCases = observedUseCases({ config: readConfig({}), log, audit, metrics, registry, devices: registry, forDevices: controlPlane, forBulk: controlPlane, hashToken })
   return { rig, lines, useCases }
 }
 
