@@ -92,11 +92,9 @@ class Pacers {
       const pacers = this.#pacersOf(operation)
       if (pacers.length === 0) return call()
       const begins = VEND_BEGINS.includes(operation)
-      const needed = begins ? VEND_NEEDS.map(name => this.#pacer(name)) : []
-      for (const pacer of [...pacers, ...needed]) {
-        const waitMs = pacer?.waitMs(priority) ?? 0
-        if (pacer && waitMs > maxWaitMs * (begins ? 1 : BEGUN)) throw pacer.refusal(priority, waitMs)
-      }
+      const needed = begins ? VEND_NEEDS.map(name => this.#pacer(name)).filter(pacer => pacer !== undefined) : []
+      const [longest] = [...pacers, ...needed].map(pacer => ({ pacer, waitMs: pacer.waitMs(priority) })).sort((a, b) => b.waitMs - a.waitMs)
+      if (longest && longest.waitMs > maxWaitMs * (begins ? 1 : BEGUN)) throw longest.pacer.refusal(priority, longest.waitMs)
       const signal = given ?? AbortSignal.timeout(maxWaitMs)
       for (let again = false; ; again = true) {
         for (const pacer of pacers) await pacer.turn({ priority, signal, again })
