@@ -87,10 +87,10 @@ await t.test('each setting by its type', async t => {
     const wrong = schema.type === 'number'
       ? ['', 'x', '-1', `${schema.maximum! + 1}`, 'NaN', 'Infinity', '0x10', '1e3', '.5', ' 1']
       : schema.type === 'integer'
-      ? ['', 'x', '1.5', `${schema.minimum! - 1}`, `${schema.maximum! + 1}`, 'NaN', 'Infinity', '-Infinity', '1,000', '10s', '0x10', '1e3', ' 1']
-      : schema.type === 'boolean'
-        ? ['', 'yes', 'TRUE', 'on', '2']
-        : schema.enum ? ['', 'verbose', 'INFO'] : []
+        ? ['', 'x', '1.5', `${schema.minimum! - 1}`, `${schema.maximum! + 1}`, 'NaN', 'Infinity', '-Infinity', '1,000', '10s', '0x10', '1e3', ' 1']
+        : schema.type === 'boolean'
+          ? ['', 'yes', 'TRUE', 'on', '2']
+          : schema.enum ? ['', 'verbose', 'INFO'] : []
     for (const value of wrong) {
       const faults = faultsOf({ [name]: value })
       t.ok(faults.includes(`${name} must be ${allowed(name)}, not ${JSON.stringify(value)}`), `${name}=${value}`, { faults })

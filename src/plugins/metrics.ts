@@ -64,7 +64,9 @@ export function paceObserver (metrics: Metrics) {
       metrics.queueLength.set({ operation, class: priority }, length)
       metrics.queueRefusals.inc({ operation, class: priority }, 0)
     },
-    waited: (operation: string, priority: string, waitMs: number) => metrics.queueSeconds.observe({ operation, class: priority }, waitMs / 1000),
+    waited (operation: string, priority: string, waitMs: number) {
+      metrics.queueSeconds.observe({ operation, class: priority }, waitMs / 1000)
+    },
     refused: (operation: string, priority: string) => metrics.queueRefusals.inc({ operation, class: priority }),
     throttled: (operation: string) => metrics.throttles.inc({ operation }),
     pace (operation: string, perSecond: number) {

@@ -16,7 +16,13 @@ const THROTTLED = [400, 'ThrottlingException'] as const
 const never = new AbortController().signal
 
 type Answer = readonly [status: number, error: string] | object
-interface Rig { clock?: Clock, quotaFactor?: number, quotas?: Record<string, number>, maxWaitMs?: Record<Priority, number>, onThrottled?: () => void }
+interface Rig {
+  clock?: Clock
+  quotaFactor?: number
+  quotas?: Record<string, number>
+  maxWaitMs?: Record<Priority, number>
+  onThrottled?: () => void
+}
 
 /** Calls to AWS IoT: the n-th request is answered as `answer` says. */
 async function rig (t: Test, answer: (request: string, n: number) => Answer, { onThrottled = () => {}, ...settings }: Rig = {}) {
@@ -76,12 +82,13 @@ await t.test('other failures pass as they are', async t => {
 })
 
 await t.test('throttled until the deadline: nothing was done, and when to come back', async t => {
+  const quotas = { CreateCertificateFromCsr: 0.1, UpdateCertificate: 0.1 }
   for (const call of ['createCertificateFromCsr', 'activate'] as const) {
     const deadline = new AbortController()
     let throttles = 0
     // By then it waits for its turn again, which is not to come soon.
     const onThrottled = () => { if (++throttles === 1) setImmediate(() => deadline.abort()) }
-    const { forDevices, requests } = await rig(t, () => THROTTLED, { onThrottled, quotas: { CreateCertificateFromCsr: 0.1, UpdateCertificate: 0.1 } })
+    const { forDevices, requests } = await rig(t, () => THROTTLED, { onThrottled, quotas })
     const error = await forDevices[call](ID, deadline.signal).then(() => undefined, (cause: unknown) => cause)
     t.ok(error instanceof CvmError && error.code === 'aws-iot-throttled' && error.retryAfterMs! >= 1_000, call, { error })
     t.equal(requests.length, 1)
@@ -98,8 +105,8 @@ await t.test('a device overtakes a batch', async t => {
 })
 
 await t.test('what cannot be served in time is refused at once, before AWS hears of it', async t => {
-  const clock = new HandClock()
-  const { forDevices, requests, observed } = await rig(t, () => ISSUED, { clock, quotas: { CreateCertificateFromCsr: 0.5 }, maxWaitMs: { device: 1_000, bulk: 60_000 } })
+  const settings = { clock: new HandClock(), quotas: { CreateCertificateFromCsr: 0.5 }, maxWaitMs: { device: 1_000, bulk: 60_000 } }
+  const { forDevices, requests, observed } = await rig(t, () => ISSUED, settings)
   await forDevices.createCertificateFromCsr('csr', never)
   const refused = await Promise.allSettled([1, 2].map(() => forDevices.createCertificateFromCsr('csr', never)))
   const told = refused.map(result => result.status === 'rejected' && result.reason instanceof CvmError ? result.reason.retryAfterMs! : 0)
@@ -110,7 +117,8 @@ await t.test('what cannot be served in time is refused at once, before AWS hears
 
 await t.test('a vend is not begun while the calls that it will need have a queue', async t => {
   const clock = new HandClock()
-  const { forDevices, requests } = await rig(t, () => ISSUED, { clock, quotas: { UpdateCertificate: 0.2 }, maxWaitMs: { device: 3_000, bulk: 60_000 } })
+  const settings = { clock, quotas: { UpdateCertificate: 0.2 }, maxWaitMs: { device: 3_000, bulk: 60_000 } }
+  const { forDevices, requests } = await rig(t, () => ISSUED, settings)
   await forDevices.activate(ID, never)
   await t.rejects(forDevices.createCertificateFromCsr('csr', never), { code: 'aws-iot-throttled', retryAfterMs: 5_000 })
   t.equal(requests.length, 1, 'no certificate was made')

@@ -16,22 +16,24 @@ function rig (quota: number) {
     await pacer.turn({ priority, signal })
     served.push({ name, at: clock.now() })
   }
-  return { clock, pacer, served, call, pace: () => pace }
+  const entered: Promise<void>[] = []
+  const enter = (...args: Parameters<typeof call>): void => { entered.push(call(...args)) }
+  return { clock, pacer, served, call, enter, pace: () => pace }
 }
 
 await t.test('the pace holds over every window, bursts included', async t => {
   for (const quota of [0.5, 10, 150]) {
-    const { clock, served, call } = rig(quota)
+    const { clock, served, enter } = rig(quota)
     const burst = Math.max(1, quota * 0.1) + 1
     await clock.turn(60_000)
-    for (let n = 0; n < 20 * quota + burst; n++) void call(`${n}`)
+    for (let n = 0; n < 20 * quota + burst; n++) enter(`${n}`)
     await clock.turn(1)
     t.ok(served.length <= burst, `${quota}/s: ${served.length} at once after a pause`)
     await clock.turn(8_000)
     // More come while some wait, and after a pause in which hardly anything was saved up.
-    for (let n = 0; n < 5 * quota; n++) void call(`more ${n}`)
+    for (let n = 0; n < 5 * quota; n++) enter(`more ${n}`)
     await clock.turn(60_000)
-    for (let n = 0; n < 5 * quota; n++) void call(`last ${n}`)
+    for (let n = 0; n < 5 * quota; n++) enter(`last ${n}`)
     await clock.turn(60_000)
     t.equal(served.length, Math.ceil(20 * quota + burst) + 2 * Math.ceil(5 * quota), 'all are served')
     let worst = 0
@@ -46,9 +48,9 @@ await t.test('the pace holds over every window, bursts included', async t => {
 
 await t.test('while calls wait, the quota is used in full, also where timers are late', async t => {
   for (const lateMs of [0, 30]) {
-    const { clock, served, call } = rig(10)
+    const { clock, served, enter } = rig(10)
     clock.lateMs = lateMs
-    for (let n = 0; n < 200; n++) void call(`${n}`)
+    for (let n = 0; n < 200; n++) enter(`${n}`)
     await clock.turn(10_000)
     t.ok(served.length >= 99, `${served.length} in 10 s, timers ${lateMs} ms late`)
     t.ok(clock.timers <= 1, 'one timer for all who wait')
@@ -56,9 +58,9 @@ await t.test('while calls wait, the quota is used in full, also where timers are
 })
 
 await t.test('devices go before bulk, which still gets one in ten; in order within each', async t => {
-  const { clock, served, call } = rig(10)
-  for (let n = 0; n < 50; n++) void call(`bulk ${n}`, 'bulk')
-  for (let n = 0; n < 50; n++) void call(`device ${n}`)
+  const { clock, served, enter } = rig(10)
+  for (let n = 0; n < 50; n++) enter(`bulk ${n}`, 'bulk')
+  for (let n = 0; n < 50; n++) enter(`device ${n}`)
   await clock.turn(20_000)
   const names = served.map(({ name }) => name)
   for (const kind of ['bulk', 'device']) {
@@ -71,9 +73,9 @@ await t.test('devices go before bulk, which still gets one in ten; in order with
 })
 
 await t.test('the wait that is foretold is the wait that comes', async t => {
-  const { clock, pacer, served, call } = rig(10)
-  for (let n = 0; n < 30; n++) void call('device')
-  for (let n = 0; n < 30; n++) void call('bulk', 'bulk')
+  const { clock, pacer, served, call, enter } = rig(10)
+  for (let n = 0; n < 30; n++) enter('device')
+  for (let n = 0; n < 30; n++) enter('bulk', 'bulk')
   await clock.turn(50)
   for (const priority of ['device', 'bulk'] as const) {
     const foretold = clock.now() + pacer.waitMs(priority)
@@ -81,7 +83,7 @@ await t.test('the wait that is foretold is the wait that comes', async t => {
     await Promise.all([call(name, priority), clock.turn(10_000)])
     const { at } = served.find(call => call.name === name)!
     t.ok(Math.abs(at - foretold) <= 400, `${priority}: foretold ${foretold}, served ${at}`)
-    if (priority === 'device') for (let n = 0; n < 30; n++) void call('bulk', 'bulk')
+    if (priority === 'device') for (let n = 0; n < 30; n++) enter('bulk', 'bulk')
   }
   t.equal(pacer.waitMs('device'), 0, 'nobody waits: at once')
 })
@@ -95,11 +97,11 @@ await t.test('each who is sent away is told a later time, within a minute', asyn
 })
 
 await t.test('who gives up leaves the queue', async t => {
-  const { clock, pacer, served, call } = rig(10)
+  const { clock, pacer, served, call, enter } = rig(10)
   const leaving = new AbortController()
-  void call('first')
+  enter('first')
   const gone = call('gone', 'device', leaving.signal)
-  void call('second')
+  enter('second')
   leaving.abort()
   const error = await gone.catch((cause: unknown) => cause)
   t.ok(error instanceof CvmError && error.code === 'aws-iot-throttled' && error.retryAfterMs! > 0, 'nothing was done, and when to come back')
@@ -112,16 +114,17 @@ await t.test('who gives up leaves the queue', async t => {
 })
 
 await t.test('who was throttled is next', async t => {
-  const { clock, pacer, served, call } = rig(10)
-  for (let n = 0; n < 3; n++) void call(`${n}`)
+  const { clock, pacer, served, enter } = rig(10)
+  for (let n = 0; n < 3; n++) enter(`${n}`)
   pacer.throttled(clock.now())
-  void pacer.turn({ priority: 'device', signal: never, again: true }).then(() => served.push({ name: 'again', at: clock.now() }))
+  const again = pacer.turn({ priority: 'device', signal: never, again: true }).then(() => served.push({ name: 'again', at: clock.now() }))
   await clock.turn(5_000)
+  await again
   t.strictSame(served.map(({ name }) => name), ['0', 'again', '1', '2'])
 })
 
 await t.test('throttling cuts the pace once a burst, down to a floor; calls without throttling bring it back', async t => {
-  const { clock, pacer, call, pace } = rig(10)
+  const { clock, pacer, enter, pace } = rig(10)
   await clock.turn(1_000)
   for (let n = 0; n < 5; n++) pacer.throttled(clock.now())
   t.equal(pace(), 7, 'five at once are one')
@@ -134,10 +137,10 @@ await t.test('throttling cuts the pace once a burst, down to a floor; calls with
   }
   t.equal(pace(), 0.5, 'the floor')
   await clock.turn(600_000)
-  void call('one')
+  enter('one')
   await clock.turn(10_000)
   t.ok(pace() < 0.6, 'a pause brings nothing back')
-  for (let n = 0; n < 1_000; n++) void call('busy')
+  for (let n = 0; n < 1_000; n++) enter('busy')
   await clock.turn(120_000)
   t.equal(pace(), 10, 'back at the quota, and no further')
 })

@@ -36,7 +36,8 @@ function account (quota: number, size: number) {
       if (again) replica.pacer.throttled(startedAt)
     }
   }
-  const start = (replica: Replica) => { for (let n = 0; n < WORKERS; n++) void work(replica) }
+  const started: Promise<void>[] = []
+  const start = (replica: Replica) => { for (let n = 0; n < WORKERS; n++) started.push(work(replica)) }
   for (const replica of replicas) start(replica)
   return {
     replicas,

@@ -179,10 +179,11 @@ async function observed () {
   const rig = await makeRig()
   const { log, lines } = capture('error')
   const { registry, controlPlane } = rig
+  const planes = { forDevices: controlPlane, forBulk: controlPlane }
   const metrics = createMetrics({ version: 'test', node: 'test' })
   const hashToken = tokenHasher(Buffer.alloc(32, 1))
   const { audit } = auditLog(log)
-  const useCases = observedUseCases({ config: readConfig({}), log, audit, metrics, registry, devices: registry, forDevices: controlPlane, forBulk: controlPlane, hashToken })
+  const useCases = observedUseCases({ config: readConfig({}), log, audit, metrics, registry, devices: registry, ...planes, hashToken })
   return { rig, lines, useCases }
 }
 
