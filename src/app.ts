@@ -4,11 +4,11 @@ import helmet from '@fastify/helmet'
 import { DynamoDBDocumentClient } from '@aws-sdk/lib-dynamodb'
 import Fastify, { type FastifyInstance, type FastifyServerOptions, LogController } from 'fastify'
 import type { Logger } from 'pino'
-import { type AwsSettings, dynamodbClient, iotBindingClient, iotIssuingClient, iotTendingClient } from './adapters/aws-clients.ts'
+import { type AwsSettings, dynamodbClient } from './adapters/aws-clients.ts'
 import { ensureDeviceTable } from './adapters/device-table.ts'
 import { DynamoDbDeviceRegistry } from './adapters/dynamodb-device-registry.ts'
 import { DynamoDbUnfinishedDevices } from './adapters/dynamodb-unfinished-devices.ts'
-import { IotControlPlane } from './adapters/iot-control-plane.ts'
+import { pacedControlPlanes } from './adapters/paced-control-plane.ts'
 import { amazonRootCas } from './adapters/trust-anchors.ts'
 import type { Config } from './config.ts'
 import { auditLog, observedUseCases } from './observed.ts'
@@ -17,7 +17,7 @@ import { apiDocs } from './plugins/api-docs.ts'
 import { authenticate } from './plugins/authenticate.ts'
 import { drain } from './plugins/drain.ts'
 import { answerUnreadable, errorFacts, errorHandler, sendFrameworkError } from './plugins/error-handler.ts'
-import { createMetrics, requestMetrics } from './plugins/metrics.ts'
+import { createMetrics, paceObserver, requestMetrics } from './plugins/metrics.ts'
 import { oidcCallers } from './plugins/oidc.ts'
 import { overload } from './plugins/overload.ts'
 import { rateLimits } from './plugins/rate-limit.ts'
@@ -72,25 +72,24 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     }
   }
   const dynamodb = dynamodbClient(aws)
-  const issuing = iotIssuingClient(aws)
-  const binding = iotBindingClient(aws)
-  const tending = iotTendingClient(aws)
   if (config.CREATE_TABLES) await ensureDeviceTable(dynamodb, config.DEVICE_TABLE)
 
   const documents = DynamoDBDocumentClient.from(dynamodb)
   const registry = new DynamoDbDeviceRegistry(documents, config.DEVICE_TABLE)
   const devices = new DynamoDbUnfinishedDevices(documents, config.DEVICE_TABLE)
-  const controlPlane = new IotControlPlane({
-    issuing,
-    binding,
-    tending,
-    endpoint: config.IOT_ENDPOINT || undefined
+  const iot = { endpoint: config.IOT_ENDPOINT || undefined }
+  const { forDevices, forBulk, release: releaseIot } = pacedControlPlanes(aws, iot, {
+    quotaFactor: config.AWS_IOT_QUOTA_FACTOR,
+    quotas: config.AWS_IOT_QUOTAS,
+    maxWaitMs: { device: config.QUEUE_WAIT_DEVICE_MS, bulk: config.QUEUE_WAIT_BULK_MS },
+    clock: { now: () => performance.now(), later (delayMs, work) { setTimeout(work, delayMs) } },
+    observer: paceObserver(metrics)
   })
   const hashToken = tokenHasher(config.TOKEN_PEPPER)
   const rootCaPem = surroundings.rootCaPem ?? (config.ROOT_CA_FILE ? readFileSync(config.ROOT_CA_FILE, 'utf8') : amazonRootCas())
 
   const { audit, isAudited } = auditLog(log)
-  const useCases = observedUseCases({ config, log, audit, metrics, registry, devices, controlPlane, hashToken, products })
+  const useCases = observedUseCases({ config, log, audit, metrics, registry, devices, forDevices, forBulk, hashToken, products })
 
   const service = Fastify(serverOptions(config, surroundings))
   service.addHook('onRequest', async (request, reply) => { reply.header('x-request-id', request.id) })
@@ -117,7 +116,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
 
   await service.register(vendRoutes, {
     vend: useCases.vend,
-    connection: async () => ({ endpoint: await controlPlane.endpoint(), rootCaPem }),
+    connection: async () => ({ endpoint: await forDevices.endpoint(), rootCaPem }),
     renewAfter: ({ certificate, product }) => renewAfter(certificate, timesOf(product, products).renewAfterMs)
   })
   await service.register(deviceRoutes, { registry, operate: useCases.operate })
@@ -128,10 +127,10 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const ops = buildOps({
     metrics,
     unready: () => service.isDraining() ? 'draining' : service.isOverloaded() ? 'overloaded' : undefined,
-    dependencies: { dynamodb: () => registry.find('healthz'), 'aws-iot': () => controlPlane.checkReachable() },
+    dependencies: { dynamodb: () => registry.find('healthz'), 'aws-iot': () => forDevices.checkReachable() },
     now: Date.now
   })
-  const release = (): void => { for (const client of [dynamodb, issuing, binding, tending]) client.destroy() }
+  const release = (): void => { dynamodb.destroy(); releaseIot() }
   return { service, ops, registry, hashToken, release }
 }
 

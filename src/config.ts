@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { createSecureContext } from 'node:tls'
+import * as iot from '@aws-sdk/client-iot'
 import { type Static, Type } from 'typebox'
 import envSchema from 'env-schema'
 
@@ -51,6 +52,12 @@ export const SETTINGS = Type.Object({
   REPLAY_WINDOW_MS: positive(30 * 24 * 3_600_000, 'how long after a vend the same request gets the same certificate'),
   RENEW_AFTER_MS: positive(365 * 24 * 3_600_000, 'age at which devices are told to renew'),
   AWS_CALL_TIMEOUT_MS: timer(5_000, 'time for one attempt of one AWS call'),
+  AWS_IOT_QUOTA_FACTOR: Type.Optional(Type.Number({
+    minimum: 0, maximum: 1_000, description: 'how many times AWS\'s default quotas the account has for calls to AWS IoT; 0: no pacing; 1, in local mode 0, when not set'
+  })),
+  AWS_IOT_QUOTAS: text('', 'calls a second by operation where they differ from that, such as `CreateCertificateFromCsr=30,UpdateCertificate=20`'),
+  QUEUE_WAIT_DEVICE_MS: timer(5_000, 'longest wait for a turn at AWS IoT that a device\'s request begins with; longer is answered 503 at once'),
+  QUEUE_WAIT_BULK_MS: timer(15_000, 'the same for batches and reconcile, which wait behind devices'),
   RECONCILE_INTERVAL_MS: timer(30_000, 'time between two runs of reconcile, in all replicas together'),
   RECONCILE_BATCH: Type.Integer({ minimum: 1, maximum: 1_000, default: 200, description: 'most unfinished devices in one run' }),
   RECONCILE_MAX_PAGES: positive(40, 'most pages of AWS IoT\'s list of certificates (250 each) in one run'),
@@ -67,8 +74,10 @@ export const SETTINGS = Type.Object({
 type Settings = Static<typeof SETTINGS>
 
 /** The settings, checked and completed. */
-export interface Config extends Omit<Settings, 'API_KEYS' | 'CVM_LOCAL' | 'CREATE_TABLES' | 'OIDC_ALGORITHMS' | 'TOKEN_PEPPER' | 'TRUST_PROXY_CIDRS'> {
+export interface Config extends Omit<Settings, 'API_KEYS' | 'AWS_IOT_QUOTA_FACTOR' | 'AWS_IOT_QUOTAS' | 'CVM_LOCAL' | 'CREATE_TABLES' | 'OIDC_ALGORITHMS' | 'TOKEN_PEPPER' | 'TRUST_PROXY_CIDRS'> {
   API_KEYS: ApiKey[]
+  AWS_IOT_QUOTA_FACTOR: number
+  AWS_IOT_QUOTAS: Record<string, number>
   CVM_LOCAL: boolean
   CREATE_TABLES: boolean
   OIDC_ALGORITHMS: string[]
@@ -113,6 +122,7 @@ export function readConfig (
   const pepper = Buffer.from(settings.TOKEN_PEPPER, 'base64')
   const cidrs = entriesOf(settings.TRUST_PROXY_CIDRS)
   const keys = entriesOf(settings.API_KEYS)
+  const quotas = entriesOf(settings.AWS_IOT_QUOTAS)
   const expect = (holds: boolean, fault: string) => { if (!holds) faults.push(fault) }
 
   expect(!(local && isProduction), 'CVM_LOCAL must not be true when NODE_ENV is production')
@@ -131,6 +141,7 @@ export function readConfig (
   for (const cidr of cidrs) expect(isCidr(cidr), `TRUST_PROXY_CIDRS must hold networks such as 10.0.0.0/16, not ${JSON.stringify(cidr)}`)
   for (const entry of keys) expect(API_KEY.test(entry), 'API_KEYS must hold entries name:role:hash as `cvm keys create` prints them')
   faults.push(...oidcFaults(settings))
+  for (const entry of quotas) expect(isQuota(entry), `AWS_IOT_QUOTAS must hold AWS IoT operations and calls a second, such as AttachPolicy=30, not ${JSON.stringify(entry)}`)
   expect(settings.CLAIM_LIFETIME_MS > settings.VEND_DEADLINE_MS, 'CLAIM_LIFETIME_MS must be greater than VEND_DEADLINE_MS')
   faults.push(...faultsOfFiles(settings))
   if (faults.length > 0) throw new ConfigError(faults)
@@ -138,6 +149,8 @@ export function readConfig (
   return {
     ...settings,
     API_KEYS: keys.map(apiKeyOf),
+    AWS_IOT_QUOTA_FACTOR: settings.AWS_IOT_QUOTA_FACTOR ?? (local ? 0 : 1),
+    AWS_IOT_QUOTAS: Object.fromEntries(quotas.map(quotaOf)),
     CVM_LOCAL: local,
     CREATE_TABLES: settings.CREATE_TABLES ?? local,
     OIDC_ALGORITHMS: entriesOf(settings.OIDC_ALGORITHMS),
@@ -153,7 +166,8 @@ function readSettings (env: Readonly<Record<string, string | undefined>>): { set
   const read = (given: Record<string, string | undefined>) =>
     envSchema<Settings>({ schema: structuredClone(SETTINGS), data: given as Record<string, string>, env: false })
   // Ajv would take `0x10`, and `Infinity` past every maximum.
-  const names = Object.keys(data).filter(name => allowed(name).startsWith('a whole number') && !/^\d+$/.test(data[name] ?? ''))
+  const isNumeral = (name: string) => (allowed(name).startsWith('a whole') ? /^\d+$/ : /^\d+(\.\d+)?$/).test(data[name] ?? '')
+  const names = Object.keys(data).filter(name => allowed(name).includes('number from') && !isNumeral(name))
   const sound = () => Object.fromEntries(Object.entries(data).filter(([name]) => !names.includes(name)))
   const faults = () => names.map(name => `${name} must be ${allowed(name)}, not ${JSON.stringify(data[name])}`)
   try {
@@ -190,15 +204,26 @@ function apiKeyOf (entry: string): ApiKey {
   return { name, role: role as Role, hash }
 }
 
+/** Names are the SDK's, so that a slip of the pen does not silently leave an operation at another pace. */
+function isQuota (entry: string): boolean {
+  const [, operation, perSecond] = /^([A-Za-z]+)=(\d{1,6}(?:\.\d+)?)$/.exec(entry) ?? []
+  return operation !== undefined && `${operation}Command` in iot && Number(perSecond) >= 0.1
+}
+
+function quotaOf (entry: string): [string, number] {
+  const [operation = '', perSecond] = entry.split('=')
+  return [operation, Number(perSecond)]
+}
+
 /** What a setting allows, in words. */
 export function allowed (name: string): string {
   const schema: { type?: string, enum?: readonly string[], minimum?: number, maximum?: number } =
     SETTINGS.properties[name as keyof Settings]
   if (schema.enum) return `one of ${schema.enum.join(', ')}`
   if (schema.type === 'boolean') return 'true or false'
-  if (schema.type !== 'integer') return 'text'
+  if (schema.type !== 'integer' && schema.type !== 'number') return 'text'
   const upTo = schema.maximum === Number.MAX_SAFE_INTEGER ? '' : ` to ${schema.maximum}`
-  return `a whole number from ${schema.minimum}${upTo}`
+  return `a ${schema.type === 'integer' ? 'whole ' : ''}number from ${schema.minimum}${upTo}`
 }
 
 function isReadable (file: string): boolean {

@@ -23,7 +23,9 @@ interface Parts {
   metrics: Metrics
   registry: DeviceRegistry
   devices: UnfinishedDevices
-  controlPlane: ControlPlane
+  /** Where devices and operators go first, and where reconcile has time. */
+  forDevices: ControlPlane
+  forBulk: ControlPlane
   hashToken: TokenHasher
   products: Products
 }
@@ -34,10 +36,10 @@ export function observedUseCases (parts: Parts) {
   return { vend: observedVend(parts, deps), operate: observedOperate(parts, deps), reconcile: observedReconcile(parts, deps) }
 }
 
-function vendDeps ({ config, log, metrics, registry, controlPlane, hashToken, products }: Parts): VendDeps {
+function vendDeps ({ config, log, metrics, registry, forDevices, hashToken, products }: Parts): VendDeps {
   return {
     registry,
-    controlPlane,
+    controlPlane: forDevices,
     hashToken,
     now: Date.now,
     newClaimId: randomUUID,
@@ -135,7 +137,8 @@ interface ReconcileWish extends Omit<ReconcileRequest, 'compareSince'> {
   caller?: { name: string, role: string } | null
 }
 
-function observedReconcile ({ config, audit, metrics, devices, controlPlane }: Parts, deps: VendDeps) {
+function observedReconcile ({ config, audit, metrics, devices, forBulk }: Parts, vendDeps: VendDeps) {
+  const deps = { ...vendDeps, controlPlane: forBulk }
   let comparedAt = Date.now()
   return async ({ caller, ...request }: ReconcileWish): Promise<ReconcileReport> => {
     const startedAt = Date.now()
@@ -143,7 +146,7 @@ function observedReconcile ({ config, audit, metrics, devices, controlPlane }: P
     const requested = { event: 'reconcile-requested', requestId, actor: caller?.name, role: caller?.role, reason: dryRun ? 'dry-run' : undefined } as const
     const report = await reconcile({ ...request, compareSince: comparedAt }, {
       devices,
-      controlPlane,
+      controlPlane: forBulk,
       finish: (device, requestId) => finish(device, requestId, deps),
       fulfil: (device, requestId) => fulfil(device, requestId, deps),
       now: Date.now,

@@ -84,11 +84,13 @@ await t.test('the pepper', async t => {
 
 await t.test('each setting by its type', async t => {
   for (const [name, schema] of Object.entries<Schema>(SETTINGS.properties)) {
-    const wrong = schema.type === 'integer'
-      ? ['', 'x', '1.5', `${schema.minimum! - 1}`, `${schema.maximum! + 1}`, 'NaN', 'Infinity', '-Infinity', '1,000', '10s', '0x10', '1e3', ' 1']
-      : schema.type === 'boolean'
-        ? ['', 'yes', 'TRUE', 'on', '2']
-        : schema.enum ? ['', 'verbose', 'INFO'] : []
+    const wrong = schema.type === 'number'
+      ? ['', 'x', '-1', `${schema.maximum! + 1}`, 'NaN', 'Infinity', '0x10', '1e3', '.5', ' 1']
+      : schema.type === 'integer'
+        ? ['', 'x', '1.5', `${schema.minimum! - 1}`, `${schema.maximum! + 1}`, 'NaN', 'Infinity', '-Infinity', '1,000', '10s', '0x10', '1e3', ' 1']
+        : schema.type === 'boolean'
+          ? ['', 'yes', 'TRUE', 'on', '2']
+          : schema.enum ? ['', 'verbose', 'INFO'] : []
     for (const value of wrong) {
       const faults = faultsOf({ [name]: value })
       t.ok(faults.includes(`${name} must be ${allowed(name)}, not ${JSON.stringify(value)}`), `${name}=${value}`, { faults })
@@ -145,6 +147,18 @@ await t.test('the identity provider', async t => {
   for (const claim of ['realm_access.roles', 'https://example.com/roles', 'cognito:groups']) isFaulty(t, { OIDC_ROLE_CLAIM: claim, OIDC_NAME_CLAIM: claim })
   for (const claim of ['', '.a', 'a.', 'a..b', 'a b', 'x'.repeat(257)]) {
     isFaulty(t, { OIDC_ROLE_CLAIM: claim, OIDC_NAME_CLAIM: claim }, /^OIDC_ROLE_CLAIM must name/, /^OIDC_NAME_CLAIM must name/)
+  }
+})
+
+await t.test('quotas of AWS IoT', async t => {
+  t.equal(readConfig({}).AWS_IOT_QUOTA_FACTOR, 0, 'the local AWS has none')
+  t.equal(readConfig(PRODUCTION).AWS_IOT_QUOTA_FACTOR, 1)
+  t.equal(readConfig({ AWS_IOT_QUOTA_FACTOR: '2.5' }).AWS_IOT_QUOTA_FACTOR, 2.5)
+  t.equal(allowed('AWS_IOT_QUOTA_FACTOR'), 'a number from 0 to 1000')
+  t.strictSame(readConfig({}).AWS_IOT_QUOTAS, {})
+  t.strictSame(readConfig({ AWS_IOT_QUOTAS: ' CreateCertificateFromCsr=30 , UpdateCertificate=0.5,' }).AWS_IOT_QUOTAS, { CreateCertificateFromCsr: 30, UpdateCertificate: 0.5 })
+  for (const wrong of ['UpdateCertificates=30', 'UpdateCertificate', 'UpdateCertificate=', 'UpdateCertificate=0', 'UpdateCertificate=-1', 'UpdateCertificate=1e3', '=3']) {
+    isFaulty(t, { AWS_IOT_QUOTAS: `AttachPolicy=30,${wrong}` }, new RegExp(`^AWS_IOT_QUOTAS must hold .*, not "${wrong}"`))
   }
 })
 

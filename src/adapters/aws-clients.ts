@@ -1,9 +1,16 @@
 import { DynamoDBClient } from '@aws-sdk/client-dynamodb'
 import { IoTClient } from '@aws-sdk/client-iot'
 import { StandardRetryStrategy } from '@smithy/core/retry'
+import { CvmError } from '../errors.ts'
 
-/** Told of every call to AWS once it has ended, retries included. `result` is `ok` or the name of the error. */
+/** Where the SDK keeps what a call was sent with (`SMITHY_CONTEXT_KEY` of @smithy/types). */
+const SMITHY_CONTEXT_KEY = '__smithy_context'
+
+/** Told of every attempt of a call to AWS once it has ended. `result` is `ok` or the name of the error. */
 type ObserveCall = (service: 'dynamodb' | 'iot', operation: string, result: string, durationMs: number) => void
+
+/** Makes a call to AWS IoT when its turn has come; `signal` ends the wait. */
+export type Pace = <T>(operation: string, signal: AbortSignal | undefined, call: () => Promise<T>) => Promise<T>
 
 export interface AwsSettings {
   region: string
@@ -17,25 +24,27 @@ export interface AwsSettings {
   observe: ObserveCall
 }
 
+interface IotSettings extends AwsSettings { pace: Pace }
+
 /** DynamoDB's single-item conditional writes may be retried freely: a repeat finds its own claim in the row. */
 export function dynamodbClient (settings: AwsSettings): DynamoDBClient {
   return observed(new DynamoDBClient({ ...common(settings, settings.dynamodbEndpoint), maxAttempts: 3 }), 'dynamodb', settings.observe)
 }
 
 /** For the two calls that mint a certificate each time: never retried, because a lost answer would make two. */
-export function iotIssuingClient (settings: AwsSettings): IoTClient {
-  return observed(new IoTClient({ ...common(settings, settings.iotEndpoint), maxAttempts: 1 }), 'iot', settings.observe)
+export function iotIssuingClient (settings: IotSettings): IoTClient {
+  return paced(new IoTClient({ ...common(settings, settings.iotEndpoint), maxAttempts: 1 }), settings)
 }
 
 /** For looking at certificates and ending them: the SDK's own retries. */
-export function iotTendingClient (settings: AwsSettings): IoTClient {
-  return observed(new IoTClient({ ...common(settings, settings.iotEndpoint), maxAttempts: 3 }), 'iot', settings.observe)
+export function iotTendingClient (settings: IotSettings): IoTClient {
+  return paced(new IoTClient({ ...common(settings, settings.iotEndpoint), maxAttempts: 3 }), settings)
 }
 
 /** For the calls that make a fresh certificate usable: all of them may be repeated. */
-export function iotBindingClient (settings: AwsSettings): IoTClient {
+export function iotBindingClient (settings: IotSettings): IoTClient {
   const retryStrategy = new BindingRetry(6)
-  return observed(new IoTClient({ ...common(settings, settings.iotEndpoint), retryStrategy }), 'iot', settings.observe)
+  return paced(new IoTClient({ ...common(settings, settings.iotEndpoint), retryStrategy }), settings)
 }
 
 /**
@@ -60,11 +69,17 @@ function common ({ region, callTimeoutMs, credentials }: AwsSettings, endpoint: 
   }
 }
 
+type Next = (args: unknown) => Promise<unknown>
+interface Context { commandName?: string, [SMITHY_CONTEXT_KEY]?: { abortSignal?: AbortSignal }, refusal?: unknown }
+type Middleware = (next: Next, context: Context) => Next
+interface Stack { add: (middleware: Middleware, options: object) => void, addRelativeTo: Stack['add'] }
+
+/** Inside the SDK's retries, so that every attempt and every page counts. */
 function observed<C extends DynamoDBClient | IoTClient> (client: C, service: 'dynamodb' | 'iot', observe: ObserveCall): C {
-  const stack = client.middlewareStack as { add: (middleware: unknown, options: object) => void }
-  stack.add((next: (args: unknown) => Promise<unknown>, { commandName = 'unknown' }: { commandName?: string }) => async (args: unknown) => {
+  const stack = client.middlewareStack as Stack
+  stack.addRelativeTo((next, { commandName }) => async args => {
     const start = performance.now()
-    const operation = commandName.replace(/Command$/, '')
+    const operation = operationOf(commandName)
     try {
       const result = await next(args)
       observe(service, operation, 'ok', performance.now() - start)
@@ -73,6 +88,25 @@ function observed<C extends DynamoDBClient | IoTClient> (client: C, service: 'dy
       observe(service, operation, (cause as Error).name, performance.now() - start)
       throw cause
     }
-  }, { step: 'initialize', name: 'cvmObserve' })
+  }, { name: 'cvmObserve', relation: 'after', toMiddleware: 'retryMiddleware' })
   return client
+}
+
+/** Before a call is signed and observed: a signature ages while it waits, and waiting is no time of AWS's. */
+function paced (client: IoTClient, { observe, pace }: IotSettings): IoTClient {
+  const stack = observed(client, 'iot', observe).middlewareStack as Stack
+  stack.addRelativeTo((next, context) => args => {
+    const { commandName, [SMITHY_CONTEXT_KEY]: { abortSignal } = {} } = context
+    return pace(operationOf(commandName), abortSignal, () => next(args)).catch((cause: unknown) => {
+      context.refusal = cause instanceof CvmError ? cause : undefined
+      throw cause
+    })
+  }, { name: 'cvmPace', relation: 'before', toMiddleware: 'cvmObserve' })
+  // Once the signal has aborted, the SDK's retries throw away what they were told; that nothing was done must not be lost.
+  stack.add((next, context) => args => next(args).catch((cause: unknown) => { throw context.refusal ?? cause }), { name: 'cvmRefusal', step: 'initialize' })
+  return client
+}
+
+function operationOf (commandName = 'unknown'): string {
+  return commandName.replace(/Command$/, '')
 }

@@ -202,13 +202,22 @@ function nameOf (cause: unknown): string {
   return cause instanceof Error ? cause.name : ''
 }
 
-/** What an SDK failure means to a caller. By name before status: AWS IoT throttles with 400 here and 429 there. */
+/** Whether AWS refused a call for its quota and did nothing. By name before status: it throttles with 400 here and 429 there. */
+export function isThrottled (cause: unknown): boolean {
+  return /Throttl|TooManyRequests/.test(nameOf(cause)) || statusOf(cause) === 429
+}
+
+function statusOf (cause: unknown): number {
+  return (cause as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode ?? 0
+}
+
+/** What an SDK failure means to a caller. */
 function failureOf (cause: unknown): CvmError {
   if (cause instanceof CvmError) return cause
   const name = nameOf(cause)
-  const status = (cause as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode ?? 0
+  const status = statusOf(cause)
   if (name === 'AbortError') return new CvmError('deadline-exceeded', { retryAfterMs: RETRY_AFTER_MS, cause })
-  if (/Throttl|TooManyRequests/.test(name) || status === 429) return new CvmError('aws-iot-throttled', { retryAfterMs: RETRY_AFTER_MS, cause })
+  if (isThrottled(cause)) return new CvmError('aws-iot-throttled', { retryAfterMs: RETRY_AFTER_MS, cause })
   // A body that is no JSON, such as a proxy's page, reaches us as a SyntaxError with whatever status it came with.
   if (status >= 400 && status < 500 && name !== 'SyntaxError') return new CvmError('aws-iot-refused', { cause })
   return new CvmError('aws-iot-unavailable', { retryAfterMs: RETRY_AFTER_MS, cause })

@@ -19,11 +19,22 @@ export function createMetrics (build: { version: string, node: string }) {
       name: 'cvm_vend_step_duration_seconds', help: 'Time of each step of a vend', labelNames: ['step', 'result'], buckets: SECONDS, registers
     }),
     awsCalls: new Counter({
-      name: 'cvm_aws_calls_total', help: 'Calls to AWS, retries included, by their result', labelNames: ['service', 'operation', 'result'], registers
+      name: 'cvm_aws_calls_total', help: 'Calls to AWS, each attempt by its result', labelNames: ['service', 'operation', 'result'], registers
     }),
     awsSeconds: new Histogram({
-      name: 'cvm_aws_call_duration_seconds', help: 'Time of calls to AWS, retries included', labelNames: ['service', 'operation'], buckets: SECONDS, registers
+      name: 'cvm_aws_call_duration_seconds', help: 'Time of calls to AWS, of each attempt', labelNames: ['service', 'operation'], buckets: SECONDS, registers
     }),
+    queueLength: new Gauge({
+      name: 'cvm_aws_iot_queue_length', help: 'Calls to AWS IoT that wait for their turn', labelNames: ['operation', 'class'], registers
+    }),
+    queueSeconds: new Histogram({
+      name: 'cvm_aws_iot_queue_wait_seconds', help: 'How long calls to AWS IoT waited for their turn', labelNames: ['operation', 'class'], buckets: SECONDS, registers
+    }),
+    queueRefusals: new Counter({
+      name: 'cvm_aws_iot_queue_refusals_total', help: 'Calls to AWS IoT not made because they would have waited too long', labelNames: ['operation', 'class'], registers
+    }),
+    pace: new Gauge({ name: 'cvm_aws_iot_pace', help: 'Calls a second that this replica allows itself', labelNames: ['operation'], registers }),
+    throttles: new Counter({ name: 'cvm_aws_iot_throttles_total', help: 'Calls that AWS IoT throttled', labelNames: ['operation'], registers }),
     leftovers: new Counter({ name: 'cvm_leftovers_total', help: 'Clean-ups that failed and are left to reconcile', labelNames: ['what'], registers }),
     reconcileActions: new Counter({
       name: 'cvm_reconcile_actions_total', help: 'What reconcile did, by step and outcome', labelNames: ['step', 'outcome'], registers
@@ -44,6 +55,25 @@ export function createMetrics (build: { version: string, node: string }) {
   for (const limit of ['address', 'serial']) metrics.rateLimited.inc({ limit }, 0)
   for (const way of ['csr', 'keys']) metrics.vends.inc({ way, outcome: 'vended' }, 0)
   return metrics
+}
+
+/** Watches the queues before AWS IoT. Counters begin at 0 with their queue, so that a first throttle shows as a rise. */
+export function paceObserver (metrics: Metrics) {
+  return {
+    queue (operation: string, priority: string, length: number) {
+      metrics.queueLength.set({ operation, class: priority }, length)
+      metrics.queueRefusals.inc({ operation, class: priority }, 0)
+    },
+    waited (operation: string, priority: string, waitMs: number) {
+      metrics.queueSeconds.observe({ operation, class: priority }, waitMs / 1000)
+    },
+    refused: (operation: string, priority: string) => metrics.queueRefusals.inc({ operation, class: priority }),
+    throttled: (operation: string) => metrics.throttles.inc({ operation }),
+    pace (operation: string, perSecond: number) {
+      metrics.pace.set({ operation }, perSecond)
+      metrics.throttles.inc({ operation }, 0)
+    }
+  }
 }
 
 /** Measures every request by its route's pattern, and logs it from an allow-list: a URL may hold a secret, a pattern cannot. */

@@ -96,6 +96,8 @@ export async function startProduction (t: Test, on: LocalAws, env: Record<string
     PORT: '0',
     OPS_PORT: '0',
     AWS_ENDPOINT_URL_IOT: on.iotUrl,
+    // The local AWS has no quotas unless asked.
+    AWS_IOT_QUOTA_FACTOR: '0',
     AWS_ENDPOINT_URL_DYNAMODB: on.dynamodbUrl,
     DEVICE_TABLE: on.tableName,
     CREATE_TABLES: 'true',

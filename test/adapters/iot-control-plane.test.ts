@@ -119,7 +119,8 @@ async function scripted (t: Test, answers: Answer[], callTimeoutMs = 250) {
     iotEndpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     callTimeoutMs,
     credentials: { accessKeyId: 'test', secretAccessKey: 'test' },
-    observe: () => {}
+    observe: () => {},
+    pace: <T>(_operation: string, _signal: unknown, call: () => Promise<T>) => call()
   }
   const [issuing, binding, tending] = [iotIssuingClient(settings), iotBindingClient(settings), iotTendingClient(settings)]
   t.teardown(() => {

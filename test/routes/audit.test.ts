@@ -179,11 +179,12 @@ async function observed () {
   const rig = await makeRig()
   const { log, lines } = capture('error')
   const { registry, controlPlane, products } = rig
+  const planes = { forDevices: controlPlane, forBulk: controlPlane }
   const metrics = createMetrics({ version: 'test', node: 'test' })
   const hashToken = tokenHasher(Buffer.alloc(32, 1))
   const { audit } = auditLog(log)
-  const parts = { config: readConfig({}), registry, devices: registry, controlPlane, hashToken, products }
-  const useCases = observedUseCases({ ...parts, log, audit, metrics })
+  const parts = { config: readConfig({}), log, audit, metrics, registry, devices: registry, ...planes, hashToken, products }
+  const useCases = observedUseCases(parts)
   return { rig, lines, useCases }
 }
 

@@ -1,0 +1,132 @@
+import type { IoTClient } from '@aws-sdk/client-iot'
+import type { ControlPlane } from '../vending/control-plane.ts'
+import { type AwsSettings, type Pace, iotBindingClient, iotIssuingClient, iotTendingClient } from './aws-clients.ts'
+import { IotControlPlane, isThrottled } from './iot-control-plane.ts'
+import { type Clock, type PaceObserver, Pacer, type Priority } from './pacer.ts'
+
+/** AWS's default quotas, calls a second of an account in a Region (aws-facts 3.1). */
+const QUOTAS: Readonly<Record<string, number>> = {
+  CreateCertificateFromCsr: 15,
+  AttachPolicy: 15,
+  DetachPolicy: 15,
+  ListAttachedPolicies: 15,
+  AttachThingPrincipal: 100,
+  DetachThingPrincipal: 100,
+  CreateThing: 100,
+  UpdateThing: 100,
+  DeleteThing: 100,
+  DescribeThing: 350,
+  AddThingToThingGroup: 100,
+  RemoveThingFromThingGroup: 100,
+  CreateThingGroup: 25,
+  DescribeThingGroup: 100,
+  ListThingGroupsForThing: 100
+}
+const OTHER_QUOTA = 10
+
+/** These share a quota besides their own: "device certificates that can be registered per second". */
+const NEW_CERTIFICATE = ['CreateCertificateFromCsr', 'CreateKeysAndCertificate', 'RegisterCertificate', 'RegisterCertificateWithoutCA']
+const NEW_CERTIFICATES_QUOTA = 15
+
+/** The calls that a vend begins with, and those that it then needs: it should not begin when one of them would keep it waiting. */
+const VEND_BEGINS = ['CreateCertificateFromCsr', 'CreateKeysAndCertificate']
+const VEND_NEEDS = ['AttachPolicy', 'AttachThingPrincipal', 'UpdateCertificate']
+
+/** A vend that has begun may wait this much longer at each call, because sending it away would waste what was done. */
+const BEGUN = 2
+
+export interface PaceSettings {
+  /** How many times AWS's default quotas the account has; 0: calls are not paced. */
+  quotaFactor: number
+  /** Quotas by operation, in calls a second, where they differ from that. */
+  quotas: Readonly<Record<string, number>>
+  /** The longest wait at one operation; a call that would wait longer is refused at once. */
+  maxWaitMs: Readonly<Record<Priority, number>>
+  clock: Clock
+  observer: PaceObserver
+}
+
+type IotSettings = Omit<ConstructorParameters<typeof IotControlPlane>[0], 'issuing' | 'binding' | 'tending'>
+
+/** AWS IoT's control plane as devices see it, who go first, and as batches and reconcile do: two views that keep one pace together. */
+export interface PacedControlPlanes {
+  forDevices: ControlPlane
+  forBulk: ControlPlane
+  /** Ends the connections. */
+  release: () => void
+}
+
+/**
+ * The control plane within AWS's quotas. Every call to AWS IoT waits for its turn, retries and pages too; one that AWS throttles all the
+ * same slows its operation down and is made again until its deadline. What cannot be served in time ends as `aws-iot-throttled`, with
+ * the time after which it can.
+ */
+export function pacedControlPlanes (aws: Omit<AwsSettings, 'pace'>, iot: IotSettings, settings: PaceSettings): PacedControlPlanes {
+  const pacers = new Pacers(settings)
+  const clients: IoTClient[] = []
+  const view = (priority: Priority): ControlPlane => {
+    const paced = { ...aws, pace: pacers.paceOf(priority) }
+    const [issuing, binding, tending] = [iotIssuingClient(paced), iotBindingClient(paced), iotTendingClient(paced)]
+    clients.push(issuing, binding, tending)
+    return new IotControlPlane({ ...iot, issuing, binding, tending })
+  }
+  return {
+    forDevices: view('device'),
+    forBulk: view('bulk'),
+    release () { for (const client of clients) client.destroy() }
+  }
+}
+
+/** A pacer for each operation, made when it is first needed. */
+class Pacers {
+  readonly #settings: PaceSettings
+  readonly #pacers = new Map<string, Pacer>()
+
+  constructor (settings: PaceSettings) {
+    this.#settings = settings
+  }
+
+  paceOf (priority: Priority): Pace {
+    const { clock, maxWaitMs: { [priority]: maxWaitMs } } = this.#settings
+    return async (operation, given, call) => {
+      const pacers = this.#pacersOf(operation)
+      if (pacers.length === 0) return call()
+      const begins = VEND_BEGINS.includes(operation)
+      const needed = begins ? VEND_NEEDS.map(name => this.#pacer(name)).filter(pacer => pacer !== undefined) : []
+      const [longest] = [...pacers, ...needed].map(pacer => ({ pacer, waitMs: pacer.waitMs(priority) })).sort((a, b) => b.waitMs - a.waitMs)
+      if (longest && longest.waitMs > maxWaitMs * (begins ? 1 : BEGUN)) throw longest.pacer.refusal(priority, longest.waitMs)
+      const signal = given ?? AbortSignal.timeout(maxWaitMs)
+      for (let again = false; ; again = true) {
+        for (const pacer of pacers) await pacer.turn({ priority, signal, again })
+        const startedAt = clock.now()
+        try {
+          return await call()
+        } catch (cause) {
+          if (!isThrottled(cause)) throw cause
+          for (const pacer of pacers) pacer.throttled(startedAt)
+        }
+      }
+    }
+  }
+
+  #pacersOf (operation: string): Pacer[] {
+    const shared = NEW_CERTIFICATE.includes(operation) ? [this.#pacer('NewCertificates')] : []
+    return [this.#pacer(operation), ...shared].filter(pacer => pacer !== undefined)
+  }
+
+  #pacer (operation: string): Pacer | undefined {
+    const quota = this.#quotaOf(operation)
+    if (quota === 0) return undefined
+    const { clock, observer } = this.#settings
+    const pacer = this.#pacers.get(operation) ?? new Pacer(operation, quota, clock, observer)
+    this.#pacers.set(operation, pacer)
+    return pacer
+  }
+
+  /** Who has more of one way of making certificates has as much of all of them together. */
+  #quotaOf (operation: string): number {
+    const { quotaFactor, quotas } = this.#settings
+    if (operation !== 'NewCertificates') return quotas[operation] ?? quotaFactor * (QUOTAS[operation] ?? OTHER_QUOTA)
+    return quotaFactor === 0 ? 0 : Math.max(quotaFactor * NEW_CERTIFICATES_QUOTA, ...NEW_CERTIFICATE.map(name => quotas[name] ?? 0))
+  }
+}
