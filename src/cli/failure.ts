@@ -1,5 +1,5 @@
 /** What the exit codes of `cvm` mean; a test holds `cvm --help` to this table. */
-export const EXIT = { done: 0, failed: 1, usage: 2, refused: 3, later: 4 } as const
+export const EXIT = { done: 0, failed: 1, usage: 2, refused: 3, later: 4, interrupted: 130 } as const
 
 export type ExitCode = typeof EXIT[keyof typeof EXIT]
 
