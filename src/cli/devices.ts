@@ -66,8 +66,9 @@ async function runImport (file: string, options: ImportOptions): Promise<void> {
       },
       tally,
       advance: progress.advance,
-      onFault (line, { serialNumber, status, code, detail }) {
-        if (faults.length < MOST_FAULTS_TOLD) faults.push(`line ${line}: ${printable([serialNumber, status, code, detail].filter(Boolean).join(' '))}`)
+      onFault: (line, { serialNumber, status, code, detail }) => {
+        const why = [status, code, detail].filter(Boolean).join(': ')
+        if (faults.length < MOST_FAULTS_TOLD) faults.push(`line ${line}, ${printable(serialNumber)}: ${printable(why)}`)
       }
     })
     await results.tidy()

@@ -41,6 +41,7 @@ interface Item {
  */
 export async function importDevices (order: Import): Promise<void> {
   const { service, results, patience, tally, advance, onFault } = order
+  let skipped = 0
   for await (const items of chunks(order)) {
     await results.append(items.filter(({ remembered, generated }) => generated !== remembered)
       .map(({ message, generated }) => resultOf(message, 'pending', generated)))
@@ -51,16 +52,17 @@ export async function importDevices (order: Import): Promise<void> {
       tally[result.status as keyof Tally]++
       if (result.status === 'refused' || result.status === 'failed') onFault(items[index]!.listed.line, result)
     })
-    advance(items.length)
+    advance(items.length + tally.skipped - skipped)
+    skipped = tally.skipped
   }
+  if (tally.skipped > skipped) advance(tally.skipped - skipped)
 }
 
-async function * chunks ({ file, results, product, chunk, tally, advance }: Import): AsyncGenerator<Item[]> {
+async function * chunks ({ file, results, product, chunk, tally }: Import): AsyncGenerator<Item[]> {
   let items: Item[] = []
   for await (const listed of readDevices(file)) {
     if (results.isDone(listed.serialNumber)) {
       tally.skipped++
-      advance(1)
       continue
     }
     items.push(itemOf(listed, results.tokenOf(listed.serialNumber), product))
@@ -93,7 +95,7 @@ function judge (items: readonly Item[], answers: unknown): Result[] {
     if (serialNumber !== undefined && serialNumber !== message.serialNumber) return resultOf(message, 'failed', generated ?? remembered, 'wrong-answer')
     if (status === 'registered' || status === 'unchanged') return { ...resultOf(message, status, generated), ...text({ product }) }
     // A token of an earlier run may be the one that stands in the registry, whatever is refused now.
-    if (status === 'refused') return { ...resultOf(message, status, remembered), ...text({ code, detail: [detail, remedy].filter(Boolean).join(' ') }) }
+    if (status === 'refused') return { ...resultOf(message, status, remembered), ...text({ code, detail: [detail, remedy].filter(Boolean).join('. ') }) }
     return resultOf(message, 'failed', generated ?? remembered, 'no-answer')
   })
 }

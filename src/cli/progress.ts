@@ -12,11 +12,15 @@ export interface Progress {
 }
 
 const STEPS = 10
+const LEAST_COLUMNS = 60
+const BAR_COLUMNS = 30
 
-/** A bar on a terminal; elsewhere, and where colours are not wanted, a line on stderr for each tenth. Starts at once. */
+/** A bar on a terminal that is wide enough; elsewhere, and where colours are not wanted, a line on stderr for each tenth. */
 export function startProgress (what: string, total: number): Progress {
   const { NO_COLOR, TERM, CI } = process.env
-  return process.stderr.isTTY && !NO_COLOR && TERM !== 'dumb' && !CI ? bar(what, total) : lines(what, total, line => process.stderr.write(`${line}\n`))
+  // Some terminals say that they have no columns at all.
+  const isFit = process.stderr.isTTY && process.stderr.columns >= LEAST_COLUMNS
+  return isFit && !NO_COLOR && TERM !== 'dumb' && !CI ? bar(what, total) : lines(what, total, line => process.stderr.write(`${line}\n`))
 }
 
 /** A line at the start and for each tenth that is done. @public */
@@ -39,6 +43,7 @@ export function lines (what: string, total: number, write: (line: string) => voi
 function bar (what: string, total: number): Progress {
   const shown = progress({
     max: total,
+    size: BAR_COLUMNS,
     output: process.stderr,
     cancelMessage: 'interrupted: the same command goes on from here',
     onCancel: () => process.exit(EXIT.interrupted)

@@ -21,7 +21,7 @@ export function table (head: readonly string[], rows: ReadonlyArray<readonly Cel
   const box = new Table({ head: head.map(name => emphasis(name, screen)), style: { head: [], border: [], compact: true } })
   box.push(...cells.map(row => [...row]))
   const text = `${box.toString()}\n`
-  return lengthOf(text.slice(0, text.indexOf('\n'))) <= (screen.columns ?? 80) ? text : paragraphs(head, cells, screen)
+  return lengthOf(text.slice(0, text.indexOf('\n'))) <= (screen.columns || 80) ? text : paragraphs(head, cells, screen)
 }
 
 /** Names and values, one under the other; what is absent or empty is left out. */

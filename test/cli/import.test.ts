@@ -133,10 +133,10 @@ await t.test('refused and unanswered lines: exit code 1, told, tried again by th
   const { status, stdout, stderr } = await run(service, file)
   t.equal(status, 1)
   t.match(stdout, /^registered {3}1\nunchanged {4}0\nrefused {6}1\nfailed {7}1$/m)
-  t.match(stderr, 'line 3: sn-2 refused unknown-product It is, sorry, unknown-product Try another.\n')
-  t.match(stderr, 'line 4: sn-3 failed no-answer\n')
+  t.match(stderr, 'line 3, sn-2: refused: unknown-product: It is, sorry, unknown-product. Try another.\n')
+  t.match(stderr, 'line 4, sn-3: failed: no-answer\n')
   t.match(stderr, '2 of 3 devices are not registered')
-  t.match(readFileSync(out, 'utf8'), /^sn-2,refused,unknown,,unknown-product,"It is, sorry, unknown-product Try another\."$/m)
+  t.match(readFileSync(out, 'utf8'), /^sn-2,refused,unknown,,unknown-product,"It is, sorry, unknown-product\. Try another\."$/m)
 
   writeFileSync(file, 'serialNumber,product\nsn-1,\nsn-2,pump\nsn-3,\n')
   t.match(await run(service, file), { status: 0, stdout: /^registered {3}1\nunchanged {4}1\nrefused {6}0\nfailed {7}0\ndone before {2}1$/m })
