@@ -22,6 +22,8 @@ await t.test('--help and --version: exit code 0, exit codes documented for every
     t.equal(status, 0)
     for (const code of Object.values(EXIT)) t.match(stdout, new RegExp(`^  ${code}  `, 'm'))
   }
+  const documented = [...readFileSync('README.md', 'utf8').matchAll(/^\| (\d+) \| ([^|]*) \|$/gm)].map(([, code, means]) => `  ${code}  ${means}\n`)
+  t.match((await cvm(['--help'])).stdout, `Exit codes:\n${documented.join('')}\n`)
   const { version } = JSON.parse(readFileSync('package.json', 'utf8'))
   t.match(await cvm(['--version']), { status: 0, stdout: `${version}\n` })
 })
