@@ -15,15 +15,17 @@ export interface Patience {
   readonly onWait?: (ms: number, why: string) => void
 }
 
-export interface Reply { readonly status: number, readonly body: Record<string, unknown> }
+/** `etag` is there when the service sent one. */
+export interface Reply { readonly status: number, readonly body: Record<string, unknown>, readonly etag?: string }
 
 const FIRST_MS = 500
 const LONGEST_MS = 20_000
 const ATTEMPT_MS = 30_000
 
 /** POSTs JSON until there is a final answer: the same bytes each time, so that the service recognises a repetition. */
-export function postUntilAnswered (service: Service, path: string, message: object, patience: Patience): Promise<Reply> {
-  return untilAnswered(service, { path, body: Buffer.from(JSON.stringify(message)) }, patience)
+export function postUntilAnswered (
+  service: Service, path: string, message: object, patience: Patience, headers: Record<string, string> = {}): Promise<Reply> {
+  return untilAnswered(service, { path, body: Buffer.from(JSON.stringify(message)), headers }, patience)
 }
 
 /**
@@ -81,8 +83,9 @@ function isLater (answer: Answer): boolean {
 
 function settled (answer: Answer): Reply {
   const body = objectOf(answer.text)
+  const { etag } = answer.headers
   if (answer.status >= 200 && answer.status < 300) {
-    if (body !== undefined) return { status: answer.status, body }
+    if (body !== undefined) return { status: answer.status, body, ...etag === undefined ? {} : { etag } }
     throw new Failure(EXIT.failed, `the service answered ${answer.status} without a JSON object`, { remedy: 'Check --url' })
   }
   if (answer.status < 400) throw new Failure(EXIT.failed, `the service answered ${answer.status}: it is no CVM`, { remedy: 'Check --url' })

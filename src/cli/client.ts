@@ -10,15 +10,15 @@ import { EXIT, Failure, codeOf, messageOf } from './failure.ts'
 export interface Service { readonly url: URL, readonly ca?: string, readonly apiKey?: string }
 
 /** A call: a GET without a body, a POST with one. */
-export interface Call { readonly path: string, readonly body?: Buffer }
+export interface Call { readonly path: string, readonly body?: Buffer, readonly headers?: Readonly<Record<string, string>> }
 
 export interface Answer { readonly status: number, readonly headers: IncomingHttpHeaders, readonly text: string }
 
 /** A connection that failed before a whole answer was read: whether the service did the work is unknown. */
 export class NoAnswer extends Error {}
 
-// An answer of the service has about 8 kB: whatever sends this much is something else.
-const MOST_BYTES = 256 * 1024
+// The longest answers, a thousand lines of a registration, stay below 2 MB: whatever sends this much is something else.
+const MOST_BYTES = 4 * 1024 * 1024
 
 // The machine at the other end will not become another one by waiting. OpenSSL's names, as Node passes them on.
 const UNTRUSTED = /^(CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|ERR_TLS_CERT|INVALID_|PATH_LENGTH|HOSTNAME_)/
@@ -45,9 +45,9 @@ export function isThisMachine (url: URL): boolean {
 
 /**
  * Calls once and reads the whole answer, whatever its status. Throws `NoAnswer` when trying again may help, a `Failure` when it
- * will not (certificate not trusted, not HTTP, more than 256 KiB).
+ * will not (certificate not trusted, not HTTP, more than 4 MiB).
  */
-export async function send (service: Service, { path, body }: Call, timeoutMs: number): Promise<Answer> {
+export async function send (service: Service, { path, body, headers }: Call, timeoutMs: number): Promise<Answer> {
   const url = new URL(path, service.url)
   const options: RequestOptions & { ca?: string } = {
     method: body === undefined ? 'GET' : 'POST',
@@ -57,7 +57,8 @@ export async function send (service: Service, { path, body }: Call, timeoutMs: n
       ...(body && { 'content-type': 'application/json', 'content-length': body.length }),
       ...(service.apiKey && { authorization: `Bearer ${service.apiKey}` }),
       accept: 'application/json',
-      'user-agent': 'cvm'
+      'user-agent': 'cvm',
+      ...headers
     },
     ...(service.ca === undefined ? {} : { ca: service.ca })
   }

@@ -129,7 +129,8 @@ async function writeAside (folder: string, text: string, mode: number): Promise<
   return file
 }
 
-async function flush (path: string): Promise<void> {
+/** Makes sure that what was written to a file or folder is on disk. */
+export async function flush (path: string): Promise<void> {
   // Windows cannot open a folder; its file system keeps names in a journal of its own.
   if (process.platform === 'win32') return
   const handle = await open(path, 'r')

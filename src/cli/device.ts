@@ -6,9 +6,10 @@ import { isThisMachine } from './client.ts'
 import { FILES, readFacts, readPrivateKey, readText } from './device-folder.ts'
 import { enroll, enrollWithServiceKey } from './enroll.ts'
 import { EXIT, Failure } from './failure.ts'
-import { LOCAL_FOLDER, findService, readCredentials } from './local-mode.ts'
+import { LOCAL_FOLDER, readCredentials } from './local-mode.ts'
 import type { Credentials } from './local-mode.ts'
 import { publish } from './publish.ts'
+import { findAddress, withAddress } from './settings.ts'
 
 interface EnrollOptions {
   url?: string
@@ -27,15 +28,13 @@ interface ConnectOptions { dir: string, endpoint?: string, clientId?: string, to
 /** `cvm device …`: what a device, or somebody in its place, does. Its actions throw `Failure`. */
 export function deviceCommand (): Command {
   const command = new Command('device').description('get a certificate for a device, and use it')
-  command.command('enroll')
+  withAddress(command.command('enroll'))
     .description('make a key here and have it certified; running it again after a failure is safe')
-    .addOption(new Option('--url <url>', 'the service (default: the local one, https://localhost:8443)').env('CVM_URL'))
     .option('--serial <serial>', 'serial number of the device')
     .option('--token-file <file>', 'file with the registration token, - for standard input (or set CVM_REGISTRATION_TOKEN)')
     .option('--device-file <file>', 'JSON with serialNumber and registrationToken (local mode: .cvm/demo-device.json, found by itself)')
     .requiredOption('--out <folder>', 'where key and certificate go; made when missing')
     .addOption(new Option('--key-type <type>', 'kind of key to make').choices(['ec', 'rsa']).default('ec'))
-    .option('--ca <file>', 'PEM with the authorities that sign the service\'s certificate')
     .option('--keys-by-service', 'let AWS IoT make the key pair; not repeatable when its answer is lost')
     .option('--timeout <seconds>', 'how long to go on when the service is away or says "later"', seconds, 120)
     .action(runEnroll)
@@ -52,7 +51,7 @@ export function deviceCommand (): Command {
 }
 
 async function runEnroll (options: EnrollOptions): Promise<void> {
-  const service = await findService(options.url, options.ca, note)
+  const service = await findAddress(options)
   const credentials = await credentialsOf(options, isThisMachine(service.url))
   const patience = {
     timeoutMs: options.timeout * 1000,

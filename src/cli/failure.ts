@@ -1,5 +1,5 @@
 /** What the exit codes of `cvm` mean; a test holds `cvm --help` to this table. */
-export const EXIT = { done: 0, failed: 1, usage: 2, refused: 3, later: 4 } as const
+export const EXIT = { done: 0, failed: 1, usage: 2, refused: 3, later: 4, interrupted: 130 } as const
 
 export type ExitCode = typeof EXIT[keyof typeof EXIT]
 
@@ -47,8 +47,8 @@ export function codeOf (error: unknown): string {
   return typeof error.code === 'string' ? error.code : ''
 }
 
-/** Text from elsewhere made safe for a terminal: one line, bounded, no escape sequences. */
+/** Text from elsewhere made safe for a terminal: one line, bounded, no escape sequences, nothing that turns the direction of writing. */
 export function printable (text: string): string {
   // eslint-disable-next-line no-control-regex
-  return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, ' ').slice(0, 1000)
+  return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+/g, ' ').slice(0, 1000)
 }

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { demoCommand } from './demo.ts'
 import { deviceCommand } from './device.ts'
+import { devicesCommand } from './devices.ts'
 import { EXIT, Failure, describe } from './failure.ts'
 import { keysCommand } from './keys.ts'
 import { operatorCommand } from './operator.ts'
@@ -13,10 +14,11 @@ const { version } = JSON.parse(readFileSync(new URL('../../package.json', import
 const EXIT_CODES = `
 Exit codes:
   0  done
-  1  failed
+  1  failed; of an import: some devices were refused or failed
   2  wrong usage
   3  refused by the service or the broker: final, do not retry
   4  the service could not be reached, or said "later" until the deadline
+  130  interrupted with Ctrl-C
 
 Set CVM_DEBUG=1 to see stack traces.`
 
@@ -25,7 +27,7 @@ const program = new Command('cvm')
   .version(version)
   .addHelpText('after', EXIT_CODES)
   .exitOverride()
-const commands = [deviceCommand(), operatorCommand(), keysCommand(), verifyCommand(), demoCommand()]
+const commands = [deviceCommand(), operatorCommand(), devicesCommand(), keysCommand(), verifyCommand(), demoCommand()]
 for (const command of commands) program.addCommand(inherit(command))
 
 try {

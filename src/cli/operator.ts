@@ -1,13 +1,16 @@
-import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
-import { Command, Option } from 'commander'
-import { postUntilAnswered, untilAnswered } from './back-off.ts'
-import type { Service } from './client.ts'
+import { randomBytes } from 'node:crypto'
+import { Command, InvalidArgumentError } from 'commander'
+import { postUntilAnswered } from './back-off.ts'
 import { readText } from './device-folder.ts'
 import { EXIT, Failure, printable } from './failure.ts'
-import { LOCAL_FOLDER, findService } from './local-mode.ts'
+import { audit, certificate, list, show } from './look-up.ts'
+import { connect, withConnection } from './settings.ts'
+import type { ConnectionOptions } from './settings.ts'
+import { facts } from './table.ts'
 
-interface ConnectionOptions { url?: string, ca?: string, keyFile?: string, json?: boolean }
+interface OperateOptions extends ConnectionOptions { reason: string, ifMatch?: string, json?: boolean }
+
+interface RegisterOptions extends ConnectionOptions { product?: string, tokenFile?: string, expires?: string, json?: boolean }
 
 interface Action { step: string, outcome: string, serialNumber?: string, certificateId?: string, detail?: string }
 
@@ -20,56 +23,77 @@ const OPERATIONS = {
 }
 
 const PATIENCE = { timeoutMs: 120_000 }
+const JSON_LINES = 'print JSON lines: one object for each'
+const AS_IT_IS = 'print the service\'s answer as it is'
 
-/** `cvm operator …`: what operators ask of the service. Its actions throw `Failure`. */
+/** `cvm operator …`: what operators and auditors ask of the service. Its actions throw `Failure`. */
 export function operatorCommand (): Command {
-  const command = new Command('operator').description('look after devices (needs an API key with the role operator)')
+  const command = new Command('operator').description('look after devices (needs a key with the role operator; to look, auditor is enough)')
+  withConnection(command.command('list'))
+    .description('devices, in the order of their states and serial numbers')
+    .option('--state <state>', 'only those in this state, such as ACTIVE')
+    .option('--product <product>', 'only those of this product')
+    .option('--limit <n>', 'at most so many', limit, 100)
+    .option('--all', 'all of them')
+    .option('--json', JSON_LINES)
+    .action(list)
   withConnection(command.command('show <serial>'))
     .description('a device, its certificate and everything that happened to it')
+    .option('--json', `${AS_IT_IS}, with the device's revision`)
     .action(show)
-  withConnection(command.command('reconcile'))
-    .description('finish or undo what crashes left, now; the service does so by itself every interval')
-    .option('--dry-run', 'say what would be done, and do nothing')
-    .action(reconcile)
+  withConnection(command.command('audit <serial>'))
+    .description('the device\'s story: what happened when, by whom, in which request, why')
+    .option('--json', JSON_LINES)
+    .action(audit)
+  withConnection(command.command('certificate <id>'))
+    .description('a certificate of this service by its AWS IoT id, and the device it belongs to')
+    .option('--json', AS_IT_IS)
+    .action(certificate)
+  withConnection(command.command('register <serial>'))
+    .description('let a device in; its registration token is printed once (many devices: cvm devices import)')
+    .option('--product <product>', 'product of the device (default: the service\'s default product)')
+    .option('--token-file <file>', 'file with the registration token to give it (default: a new one of 256 bits)')
+    .option('--expires <time>', 'when the token ends, as 2030-01-31 or 2030-01-31T12:00:00Z', time)
+    .option('--json', 'print the service\'s answer, with the token where it was made here')
+    .action(register)
   for (const [operation, what] of Object.entries(OPERATIONS)) {
     withConnection(command.command(`${operation} <serial>`)).description(what)
       .requiredOption('--reason <text>', 'why; kept in the history')
-      .action((serial: string, options: ConnectionOptions & { reason: string }) => operate(operation, serial, options))
+      .option('--if-match <revision>', 'only if the device has not changed since `cvm operator show` told this revision', revision)
+      .option('--json', AS_IT_IS)
+      .action((serial: string, options: OperateOptions) => operate(operation, serial, options))
   }
+  withConnection(command.command('reconcile'))
+    .description('finish or undo what crashes left, now; the service does so by itself every interval')
+    .option('--dry-run', 'say what would be done, and do nothing')
+    .option('--json', AS_IT_IS)
+    .action(reconcile)
   return command
 }
 
-function withConnection (command: Command): Command {
-  return command
-    .addOption(new Option('--url <url>', 'the service (default: the local one, https://localhost:8443)').env('CVM_URL'))
-    .option('--ca <file>', 'PEM with the authorities that sign the service\'s certificate')
-    .option('--key-file <file>', 'file with the API key (or set CVM_API_KEY; local mode: .cvm/operator.key, found by itself)')
-    .option('--json', 'print the service\'s answer as it is')
+/** The token is made here: sent again after a lost answer it is recognised, where one made by the service would be lost for good. */
+async function register (serial: string, options: RegisterOptions): Promise<void> {
+  const { product, tokenFile, expires } = options
+  const made = tokenFile === undefined ? randomBytes(32).toString('base64url') : undefined
+  const registrationToken = made ?? (await readText(tokenFile as string)).trim()
+  if (registrationToken === '') throw new Failure(EXIT.usage, 'the registration token is empty')
+  const device = { serialNumber: serial, ...product && { product }, registrationToken, ...expires && { tokenExpiresAt: expires } }
+  const { body, status } = await postUntilAnswered(await connect(options), 'v1/devices', device, PATIENCE).catch(explainUnknown)
+  if (options.json) return print(JSON.stringify(made === undefined ? body : { ...body, registrationToken: made }, null, 2))
+  print(`${serial} is ${printable(String(body.state))}${status === 200 && made === undefined ? ', as it was before' : ''}`)
+  process.stdout.write(facts([['product', body.product], ['token valid until', body.tokenExpiresAt], ['registration token', made]]))
 }
 
-async function show (serial: string, options: ConnectionOptions): Promise<void> {
-  const path = `v1/devices/${encodeURIComponent(serial)}`
-  const { body } = await untilAnswered(await connect(options), { path }, PATIENCE)
-  if (options.json) return print(JSON.stringify(body, null, 2))
-  const { history, retiring, ...facts } = body
-  for (const [name, value] of Object.entries(facts)) print(`${name.padEnd(16)}${printable(String(value))}`)
-  if (Array.isArray(retiring) && retiring.length > 0) print(`${'being ended'.padEnd(16)}${retiring.join(' ')}`)
-  print('')
-  for (const { at, event, requestId, certificateId, actor, reason } of history as Record<string, string>[]) {
-    const more = [certificateId && `certificate ${certificateId}`, actor && `by ${actor}`, reason && `because: ${reason}`]
-    print(printable([at, event?.padEnd(14), `request ${requestId}`, ...more.filter(Boolean)].join('  ')))
-  }
-}
-
-async function operate (operation: string, serial: string, options: ConnectionOptions & { reason: string }): Promise<void> {
+async function operate (operation: string, serial: string, options: OperateOptions): Promise<void> {
   const path = `v1/devices/${encodeURIComponent(serial)}/${operation}`
-  const { body } = await postUntilAnswered(await connect(options), path, { reason: options.reason }, PATIENCE)
+  const condition: Record<string, string> = options.ifMatch === undefined ? {} : { 'if-match': `"${options.ifMatch}"` }
+  const { body } = await postUntilAnswered(await connect(options), path, { reason: options.reason }, PATIENCE, condition)
   if (options.json) return print(JSON.stringify(body, null, 2))
   print(`${serial} is ${printable(String(body.state))}`)
   if (body.registrationToken !== undefined) print(`registration token  ${printable(String(body.registrationToken))}`)
 }
 
-async function reconcile (options: ConnectionOptions & { dryRun?: boolean }): Promise<void> {
+async function reconcile (options: ConnectionOptions & { dryRun?: boolean, json?: boolean }): Promise<void> {
   const { body } = await postUntilAnswered(await connect(options), 'v1/reconcile', { dryRun: options.dryRun === true }, PATIENCE)
   if (options.json) return print(JSON.stringify(body, null, 2))
   const actions = body.actions as Action[]
@@ -80,17 +104,26 @@ async function reconcile (options: ConnectionOptions & { dryRun?: boolean }): Pr
   print(`${done}, ${String(body.backlog)} waiting, ${String(body.drift)} differ from AWS IoT${body.complete ? '' : '; not all was looked at'}`)
 }
 
-async function connect (options: ConnectionOptions): Promise<Service> {
-  const service = await findService(options.url, options.ca, line => process.stderr.write(`${line}\n`))
-  const apiKey = (await keyFrom(options.keyFile)).trim()
-  if (apiKey === '') throw new Failure(EXIT.usage, 'the API key is missing', { remedy: 'Give --key-file, or set CVM_API_KEY' })
-  return { ...service, apiKey }
+function explainUnknown (error: unknown): never {
+  if (!(error instanceof Failure) || error.exitCode !== EXIT.later) throw error
+  const remedy = 'The device may be registered all the same: look with `cvm operator show`; if it is, `cvm operator reset` gives it a new token'
+  throw new Failure(error.exitCode, error.message, { ...error.problem, remedy }, error)
 }
 
-/** Never an option of its own: every user of the machine can read a command line. */
-async function keyFrom (file: string | undefined): Promise<string> {
-  if (file !== undefined) return await readText(file)
-  return process.env['CVM_API_KEY'] ?? await readFile(join(LOCAL_FOLDER, 'operator.key'), 'utf8').catch(() => '')
+function limit (value: string): number {
+  if (!/^[1-9]\d{0,6}$/.test(value)) throw new InvalidArgumentError('It must be a whole number, at least 1.')
+  return Number(value)
+}
+
+function revision (value: string): string {
+  const digits = /^"?(\d{1,15})"?$/.exec(value)?.[1]
+  if (digits === undefined) throw new InvalidArgumentError('It must be a number, as `cvm operator show` tells it.')
+  return digits
+}
+
+function time (value: string): string {
+  if (!/^\d{4}-\d\d-\d\d/.test(value) || Number.isNaN(Date.parse(value))) throw new InvalidArgumentError('It must be a date or a time as 2030-01-31T12:00:00Z.')
+  return new Date(value).toISOString()
 }
 
 function print (line: string): void {

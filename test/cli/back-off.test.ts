@@ -93,7 +93,7 @@ await t.test('the deadline: no wait that would end after it, exit code 4', async
 })
 
 await t.test('what is no CVM is told at once, exit code 1', async t => {
-  const cases = { oversize: 'x'.repeat(300_000), 'no JSON': '<html>', 'no object': '[]' }
+  const cases = { oversize: JSON.stringify({ padding: 'x'.repeat(5_000_000) }), 'no JSON': '<html>', 'no object': '[]' }
   for (const [name, body] of Object.entries(cases)) {
     const service = await scriptedService(t, [{ status: 201, body }])
     t.equal((await failure(postUntilAnswered(service, 'v1/certificates', {}, fakeTime().patience))).exitCode, 1, name)

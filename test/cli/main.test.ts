@@ -1,11 +1,10 @@
-import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { text } from 'node:stream/consumers'
 import t from 'tap'
 import { FILES } from '../../src/cli/device-folder.ts'
 import { EXIT } from '../../src/cli/failure.ts'
 import { Authority, vendAnswer } from './openssl-authority.ts'
+import { cvm } from './command.ts'
 import { problem, scriptedService } from './scripted-service.ts'
 import type { Line } from './scripted-service.ts'
 
@@ -16,21 +15,15 @@ const authority = new Authority(t, 'Local root')
 const vend: Line = request => ({ status: 201, body: vendAnswer(authority, request.certificateSigningRequest!, request.serialNumber!) })
 const TOKEN = 'token-not-to-be-seen'
 
-async function cvm (args: string[], { env = {}, input = '' }: { env?: Record<string, string>, input?: string } = {}) {
-  const { CVM_LOCAL_DIR, CVM_REGISTRATION_TOKEN, CVM_URL, CVM_DEBUG, NODE_OPTIONS, ...clean } = process.env
-  const child = spawn(process.execPath, ['--import', 'tsx', 'src/cli/main.ts', ...args], { env: { ...clean, CVM_LOCAL_DIR: '/nonexistent', ...env } })
-  child.stdin.end(input)
-  const ended = new Promise<number | null>(resolve => child.on('close', resolve))
-  const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)])
-  return { status: await ended, stdout, stderr }
-}
-
 await t.test('--help and --version: exit code 0, exit codes documented for every command', async t => {
-  for (const args of [['--help'], ['device', '--help'], ['device', 'enroll', '--help'], ['verify', '--help'], ['demo', '--help']]) {
+  for (const args of [['--help'], ['device', '--help'], ['device', 'enroll', '--help'], ['verify', '--help'], ['demo', '--help'],
+    ['operator', 'list', '--help'], ['devices', 'import', '--help']]) {
     const { status, stdout } = await cvm(args)
     t.equal(status, 0)
     for (const code of Object.values(EXIT)) t.match(stdout, new RegExp(`^  ${code}  `, 'm'))
   }
+  const documented = [...readFileSync('README.md', 'utf8').matchAll(/^\| (\d+) \| ([^|]*) \|$/gm)].map(([, code, means]) => `  ${code}  ${means}\n`)
+  t.match((await cvm(['--help'])).stdout, `Exit codes:\n${documented.join('')}\n`)
   const { version } = JSON.parse(readFileSync('package.json', 'utf8'))
   t.match(await cvm(['--version']), { status: 0, stdout: `${version}\n` })
 })
@@ -40,7 +33,9 @@ await t.test('wrong usage: exit code 2', async t => {
   const cases = [[], ['nonsense'], ['device'], ['device', 'enroll'], ['verify'], ['device', 'connect'], [...out, '--token', 'x'],
     [...out, '--key-type', 'dsa'], [...out, '--timeout', '0'], [...out, '--url', 'nonsense'], [...out, '--url', 'http://cvm.example'],
     [...out, '--url', 'https://user:pw@cvm.example'], [...out, '--url', 'https://cvm.example'], [...out, '--serial', 'SN-1'],
-    [...out, '--serial', 'SN-1', '--device-file', 'x'], [...out, '--serial', 'SN-1', '--token-file', '-']]
+    [...out, '--serial', 'SN-1', '--device-file', 'x'], [...out, '--serial', 'SN-1', '--token-file', '-'], ['devices', 'import'], ['devices', 'import', 'x', '--chunk', '1001'],
+    ['operator', 'list', '--limit', '0'], ['operator', 'revoke', 'SN-1', '--reason', 'r', '--if-match', 'x'],
+    ['operator', 'register', 'SN-1', '--token', 'x'], ['operator', 'register', 'SN-1', '--expires', 'soon'], ['operator', 'show', 'SN-1']]
   const outcomes = await Promise.all(cases.map(async args => ({ args, ...await cvm(args) })))
   for (const { args, status, stdout, stderr } of outcomes) {
     t.equal(status, 2, args.join(' '))

@@ -2,7 +2,7 @@
 import { createServer } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import { text } from 'node:stream/consumers'
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
 import type { Pair } from './openssl-authority.ts'
@@ -10,17 +10,24 @@ import type { Pair } from './openssl-authority.ts'
 export interface Said { status: number, headers?: Record<string, string>, body?: unknown }
 export type Line = Said | 'reset' | 'half an answer' | 'silence' | ((request: Record<string, string>) => Said | 'reset')
 
-export interface ScriptedService { readonly url: URL, readonly bodies: string[], readonly paths: string[] }
+export interface ScriptedService {
+  readonly url: URL
+  readonly bodies: string[]
+  readonly paths: string[]
+  readonly headers: IncomingHttpHeaders[]
+}
 
 /** Starts the server; the last entry of the script is repeated. */
 export async function scriptedService (t: Test, script: Line[], tls?: Pair): Promise<ScriptedService> {
   const bodies: string[] = []
   const paths: string[] = []
+  const headers: IncomingHttpHeaders[] = []
   const handle = async (request: IncomingMessage, response: ServerResponse) => {
     const body = await text(request)
     const line = script[Math.min(bodies.length, script.length - 1)]!
     bodies.push(body)
     paths.push(`${request.method} ${request.url}`)
+    headers.push(request.headers)
     answer(typeof line === 'function' ? line(JSON.parse(body)) : line, response)
   }
   const listener = (request: IncomingMessage, response: ServerResponse) => {
@@ -33,7 +40,7 @@ export async function scriptedService (t: Test, script: Line[], tls?: Pair): Pro
     server.closeAllConnections()
   }))
   const { port } = server.address() as AddressInfo
-  return { url: new URL(`${tls === undefined ? 'http' : 'https'}://localhost:${port}/`), bodies, paths }
+  return { url: new URL(`${tls === undefined ? 'http' : 'https'}://localhost:${port}/`), bodies, paths, headers }
 }
 
 /** A problem document as the service makes them. */
