@@ -182,7 +182,8 @@ async function observed () {
   const metrics = createMetrics({ version: 'test', node: 'test' })
   const hashToken = tokenHasher(Buffer.alloc(32, 1))
   const { audit } = auditLog(log)
-  const useCases = observedUseCases({ config: readConfig({}), log, audit, metrics, registry, devices: registry, controlPlane, hashToken })
+  const ports = { registry, devices: registry, catalog: registry, controlPlane }
+  const useCases = observedUseCases({ config: readConfig({}), log, audit, metrics, ...ports, hashToken, productNames: ['default'] })
   return { rig, lines, useCases }
 }
 
