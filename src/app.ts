@@ -6,6 +6,7 @@ import Fastify, { type FastifyInstance, type FastifyServerOptions, LogController
 import type { Logger } from 'pino'
 import { type AwsSettings, dynamodbClient } from './adapters/aws-clients.ts'
 import { ensureDeviceTable } from './adapters/device-table.ts'
+import { DynamoDbDeviceCatalog } from './adapters/dynamodb-device-catalog.ts'
 import { DynamoDbDeviceRegistry } from './adapters/dynamodb-device-registry.ts'
 import { DynamoDbUnfinishedDevices } from './adapters/dynamodb-unfinished-devices.ts'
 import { pacedControlPlanes } from './adapters/paced-control-plane.ts'
@@ -17,15 +18,19 @@ import { apiDocs } from './plugins/api-docs.ts'
 import { authenticate } from './plugins/authenticate.ts'
 import { drain } from './plugins/drain.ts'
 import { answerUnreadable, errorFacts, errorHandler, sendFrameworkError } from './plugins/error-handler.ts'
+import { items } from './plugins/items.ts'
 import { createMetrics, paceObserver, requestMetrics } from './plugins/metrics.ts'
+import { isReadAtOwnPace, ndjson } from './plugins/ndjson.ts'
 import { oidcCallers } from './plugins/oidc.ts'
 import { overload } from './plugins/overload.ts'
 import { rateLimits } from './plugins/rate-limit.ts'
 import { reconciler } from './plugins/reconciler.ts'
 import { strictInput } from './plugins/strict-input.ts'
 import { readProducts } from './products.ts'
+import { catalogRoutes } from './routes/catalog.ts'
 import { deviceRoutes } from './routes/devices.ts'
 import { reconcileRoutes } from './routes/reconcile.ts'
+import { registrationRoutes } from './routes/registration.ts'
 import { vendRoutes } from './routes/vend.ts'
 import type { DeviceRegistry } from './vending/device-registry.ts'
 import { timesOf } from './vending/product.ts'
@@ -34,6 +39,12 @@ import { renewAfter } from './vending/renewal-time.ts'
 
 /** Nothing here is a page. */
 const NO_CONTENT = { useDefaults: false, directives: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] } }
+
+/** What one request with many items may bring: some hours of a line's work. A line is as long as another body may be. */
+const LINE_LIMITS = { maxLines: 100_000, maxLineBytes: 16_384, maxBytes: 268_435_456, idleMs: 15_000 }
+
+/** Few enough items at once to leave the table to the vends; an array is answered before anybody gives up waiting. */
+const ITEMS = { atOnce: 16, arrayMs: 20_000 }
 
 /** What is around the service: given by the environment in production, by local mode on a laptop. */
 export interface Surroundings {
@@ -77,6 +88,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const documents = DynamoDBDocumentClient.from(dynamodb)
   const registry = new DynamoDbDeviceRegistry(documents, config.DEVICE_TABLE)
   const devices = new DynamoDbUnfinishedDevices(documents, config.DEVICE_TABLE)
+  const catalog = new DynamoDbDeviceCatalog(documents, config.DEVICE_TABLE, [...products.keys()])
   const iot = { endpoint: config.IOT_ENDPOINT || undefined }
   const { forDevices, forBulk, release: releaseIot } = pacedControlPlanes(aws, iot, {
     quotaFactor: config.AWS_IOT_QUOTA_FACTOR,
@@ -89,7 +101,8 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const rootCaPem = surroundings.rootCaPem ?? (config.ROOT_CA_FILE ? readFileSync(config.ROOT_CA_FILE, 'utf8') : amazonRootCas())
 
   const { audit, isAudited } = auditLog(log)
-  const useCases = observedUseCases({ config, log, audit, metrics, registry, devices, forDevices, forBulk, hashToken, products })
+  const controlPlanes = { forDevices, forBulk }
+  const useCases = observedUseCases({ config, log, audit, metrics, registry, devices, catalog, ...controlPlanes, hashToken, products })
 
   const service = Fastify(serverOptions(config, surroundings))
   service.addHook('onRequest', async (request, reply) => { reply.header('x-request-id', request.id) })
@@ -110,6 +123,8 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     onInFlight: count => metrics.inFlight.set(count)
   })
   await service.register(strictInput)
+  await service.register(ndjson, LINE_LIMITS)
+  await service.register(items, { ...ITEMS, isAudited, onFailure: code => metrics.refusals.inc({ code }) })
   await service.register(authenticate, { apiKeys: config.API_KEYS, callerOfToken: callersByToken(config), audit })
   if (config.API_DOCS) await service.register(apiDocs, { version })
   await service.register(reconciler, { intervalMs: config.RECONCILE_INTERVAL_MS, devices, reconcile: useCases.reconcile, log })
@@ -119,7 +134,9 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     connection: async () => ({ endpoint: await forDevices.endpoint(), rootCaPem }),
     renewAfter: ({ certificate, product }) => renewAfter(certificate, timesOf(product, products).renewAfterMs)
   })
+  await service.register(registrationRoutes, { register: useCases.register })
   await service.register(deviceRoutes, { registry, operate: useCases.operate })
+  await service.register(catalogRoutes, { catalog })
   await service.register(reconcileRoutes, { reconcile: useCases.reconcile })
   service.refuseOtherMethods()
   await service.ready()
@@ -162,7 +179,7 @@ function serverOptions (config: Config, { log, tls }: Surroundings): FastifyServ
     trustProxy: config.TRUST_PROXY_CIDRS.length > 0 ? config.TRUST_PROXY_CIDRS : false,
     genReqId: ({ headers }) => requestIdOf(headers['x-request-id']),
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, allErrors: true } },
-    clientErrorHandler: (error, socket) => answerUnreadable(error, socket, log),
+    clientErrorHandler: (error, socket) => { if (!isReadAtOwnPace(error, socket)) answerUnreadable(error, socket, log) },
     frameworkErrors: sendFrameworkError
   } as FastifyServerOptions
 }

@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto'
+import { randomBytes, randomUUID } from 'node:crypto'
 import type { Logger } from 'pino'
 import type { Config } from './config.ts'
 import { CvmError, ERRORS } from './errors.ts'
@@ -6,11 +6,13 @@ import type { Metrics } from './plugins/metrics.ts'
 import { type Audit, type AuditEvent, type AuditRecord, auditLine } from './vending/audit.ts'
 import type { ControlPlane } from './vending/control-plane.ts'
 import type { Device, Operation } from './vending/device.ts'
+import type { DeviceCatalog } from './vending/device-catalog.ts'
 import type { DeviceRegistry } from './vending/device-registry.ts'
 import { fulfil, operate } from './vending/operate.ts'
 import { reconcile } from './vending/reconcile.ts'
 import type { Products } from './vending/product.ts'
 import type { ReconcileReport, ReconcileRequest, ReconcileStep } from './vending/reconcile-run.ts'
+import { type Registered, type Registration, register } from './vending/register.ts'
 import type { TokenHasher } from './vending/registration-token.ts'
 import type { UnfinishedDevices } from './vending/unfinished-devices.ts'
 import type { VendDeps, VendRequest, Vended } from './vending/vend-steps.ts'
@@ -23,6 +25,7 @@ interface Parts {
   metrics: Metrics
   registry: DeviceRegistry
   devices: UnfinishedDevices
+  catalog: Pick<DeviceCatalog, 'findByCertificate'>
   /** Where devices and operators go first, and where reconcile has time. */
   forDevices: ControlPlane
   forBulk: ControlPlane
@@ -33,7 +36,12 @@ interface Parts {
 /** The use cases with their settings and a clock, and with eyes on them: metrics, and security events. */
 export function observedUseCases (parts: Parts) {
   const deps = vendDeps(parts)
-  return { vend: observedVend(parts, deps), operate: observedOperate(parts, deps), reconcile: observedReconcile(parts, deps) }
+  return {
+    register: observedRegister(parts),
+    vend: observedVend(parts, deps),
+    operate: observedOperate(parts, deps),
+    reconcile: observedReconcile(parts, deps)
+  }
 }
 
 function vendDeps ({ config, log, metrics, registry, forDevices, hashToken, products }: Parts): VendDeps {
@@ -87,6 +95,29 @@ function isRefused (cause: unknown): cause is CvmError {
   return cause instanceof CvmError && ERRORS[cause.code].status < 500
 }
 
+/** Who registers a device, and in which request. */
+interface Registrar { requestId: string, actor: string, role: string }
+
+function observedRegister ({ audit, registry, hashToken, products }: Parts) {
+  const deps = { registry, hashToken, products, newToken: () => randomBytes(32).toString('base64url'), now: Date.now }
+  return async (registration: Registration, { role, ...author }: Registrar): Promise<Registered> => {
+    const facts = { event: 'device-registered', ...author, role } as const
+    try {
+      const registered = await register(registration, author, deps)
+      const { serialNumber, product } = registered.device
+      audit({ ...facts, outcome: registered.outcome === 'registered' ? 'done' : 'unchanged', serialNumber, product })
+      return registered
+    } catch (cause) {
+      const { code } = toFailure(cause)
+      const isRefusal = isRefused(cause)
+      // Who mixes up serial number and token must not find the token in the log.
+      const device = isRefusal && code !== 'device-exists' ? {} : { serialNumber: registration.serialNumber }
+      audit({ ...facts, outcome: isRefusal ? 'refused' : 'failed', ...device, code }, isRefusal ? cause : undefined)
+      throw cause
+    }
+  }
+}
+
 interface Wish {
   serialNumber: string
   operation: Operation
@@ -96,6 +127,8 @@ interface Wish {
   requestId: string
   /** For `reset`: the new token. */
   registrationToken?: string
+  /** Only while the device is at this revision. */
+  revision?: number
 }
 
 const OPERATED = {
@@ -103,12 +136,12 @@ const OPERATED = {
 } as const satisfies Record<Operation, AuditEvent>
 
 function observedOperate ({ audit, hashToken }: Parts, deps: VendDeps) {
-  return async ({ serialNumber, operation, actor, role, reason, requestId, registrationToken }: Wish): Promise<Device> => {
+  return async ({ serialNumber, operation, actor, role, reason, requestId, registrationToken, revision }: Wish): Promise<Device> => {
     const token = registrationToken === undefined ? {} : { tokenHash: hashToken(serialNumber, registrationToken) }
     const pending = { operation, operationId: randomUUID(), actor, reason, ...token }
     const facts = { event: OPERATED[operation], requestId, actor, role, reason }
     try {
-      const device = await operate(serialNumber, pending, requestId, deps)
+      const device = await operate(serialNumber, pending, requestId, deps, revision)
       const done = device.history.findLast(entry => entry.requestId === requestId)
       const certificateId = done?.certificateId ?? device.certificate?.certificateId
       audit({ ...facts, outcome: done ? 'done' : 'unchanged', serialNumber, certificateId })
@@ -137,7 +170,7 @@ interface ReconcileWish extends Omit<ReconcileRequest, 'compareSince'> {
   caller?: { name: string, role: string } | null
 }
 
-function observedReconcile ({ config, audit, metrics, devices, forBulk }: Parts, vendDeps: VendDeps) {
+function observedReconcile ({ config, audit, metrics, devices, catalog, forBulk }: Parts, vendDeps: VendDeps) {
   const deps = { ...vendDeps, controlPlane: forBulk }
   let comparedAt = Date.now()
   return async ({ caller, ...request }: ReconcileWish): Promise<ReconcileReport> => {
@@ -146,6 +179,7 @@ function observedReconcile ({ config, audit, metrics, devices, forBulk }: Parts,
     const requested = { event: 'reconcile-requested', requestId, actor: caller?.name, role: caller?.role, reason: dryRun ? 'dry-run' : undefined } as const
     const report = await reconcile({ ...request, compareSince: comparedAt }, {
       devices,
+      catalog,
       controlPlane: forBulk,
       finish: (device, requestId) => finish(device, requestId, deps),
       fulfil: (device, requestId) => fulfil(device, requestId, deps),

@@ -43,6 +43,11 @@ export interface DeviceRow {
 /** The one partition of the sparse index of unfinished rows. */
 export const UNFINISHED = 'unfinished'
 
+/** The sort key of the index by product. */
+export function listingOf (state: string, serialNumber: string): string {
+  return `${state}#${serialNumber}`
+}
+
 /** The domain's view of a row. */
 export function deviceOf (row: DeviceRow): Device {
   return {

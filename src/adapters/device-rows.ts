@@ -4,7 +4,7 @@ import { unmarshall } from '@aws-sdk/util-dynamodb'
 import { CvmError } from '../errors.ts'
 import { DEFAULT_PRODUCT, type Device, type HistoryEntry, withHistory } from '../vending/device.ts'
 import type { WriteResult } from '../vending/device-registry.ts'
-import { type DeviceRow, deviceOf } from './device-row.ts'
+import { type DeviceRow, deviceOf, listingOf } from './device-row.ts'
 
 /** The parts of conditions, each a sentence about the row. `NOT x <= y` is also true where there is no `x`. */
 export const IS_REGISTERED = '#state = :registered'
@@ -92,7 +92,7 @@ function kept ({ update, values, ...change }: Change): Change {
   const steps = ['revision = if_not_exists(revision, :zero) + :one']
   if (state) steps.push('listing = :listing', ...update.includes('product = ') ? [] : ['product = if_not_exists(product, :defaultProduct)'])
   const rest = update.startsWith('SET ') ? `, ${update.slice(4)}` : ` ${update}`
-  const listing = state && { ':listing': `${state}#${change.serialNumber}`, ...!update.includes('product = ') && { ':defaultProduct': DEFAULT_PRODUCT } }
+  const listing = state && { ':listing': listingOf(state, change.serialNumber), ...!update.includes('product = ') && { ':defaultProduct': DEFAULT_PRODUCT } }
   return { ...change, update: `SET ${steps.join(', ')}${rest}`, values: { ':zero': 0, ':one': 1, ...listing, ...values } }
 }
 

@@ -189,12 +189,14 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
     })
   }
 
-  intend (device: Device, pending: PendingOperation, author: { now: number, requestId: string, expiresAt: number }): Promise<WriteResult> {
+  intend (device: Device, pending: PendingOperation, moment: { expiresAt: number, revision?: number }): Promise<WriteResult> {
+    const { expiresAt, revision } = moment
+    const isAtRevision = revision === undefined ? [] : [revision === 0 ? 'attribute_not_exists(revision)' : 'revision = :seen']
     return this.#rows.change({
       serialNumber: device.serialNumber,
-      condition: 'attribute_exists(serialNumber)',
+      condition: all('attribute_exists(serialNumber)', ...isAtRevision),
       update: 'SET pending = :pending, unfinished = :unfinished, claimExpiresAt = if_not_exists(claimExpiresAt, :expiresAt)',
-      values: { ':pending': pending, ':unfinished': UNFINISHED, ':expiresAt': author.expiresAt }
+      values: { ':pending': pending, ':unfinished': UNFINISHED, ':expiresAt': expiresAt, ...(revision && { ':seen': revision }) }
     })
   }
 

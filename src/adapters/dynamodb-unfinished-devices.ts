@@ -8,7 +8,7 @@ import {
   CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, DeviceRows,
   IS_ISSUED, IS_ISSUING, NO_CERTIFICATE, all, claimAsSeen, claimSeen, orUnavailable, story, unavailable
 } from './device-rows.ts'
-import { CERTIFICATE_INDEX, UNFINISHED_INDEX } from './device-table.ts'
+import { UNFINISHED_INDEX } from './device-table.ts'
 
 /** Rows of the table that are no devices have a character in their key that no serial number has. */
 const LEASE_PREFIX = '#lease/'
@@ -116,17 +116,6 @@ export class DynamoDbUnfinishedDevices implements UnfinishedDevices {
       update: 'REMOVE unfinished, claimExpiresAt',
       values: { ':issuing': 'ISSUING', ':issued': 'ISSUED' }
     })
-  }
-
-  async findByCertificate (certificateId: string): Promise<Device | undefined> {
-    const { Items = [] } = await orUnavailable(this.#rows.client.send(new QueryCommand({
-      TableName: this.#rows.tableName,
-      IndexName: CERTIFICATE_INDEX,
-      KeyConditionExpression: 'certificateId = :certificateId',
-      ExpressionAttributeValues: { ':certificateId': certificateId }
-    })))
-    const serialNumber = Items[0]?.['serialNumber'] as string | undefined
-    return serialNumber === undefined ? undefined : await this.#rows.find(serialNumber)
   }
 
   async lease (name: string, owner: string, now: number, expiresAt: number): Promise<boolean> {

@@ -84,9 +84,9 @@ const FOR_PEOPLE: readonly ErrorCode[] = ['unauthenticated', 'forbidden', 'ident
 export const describeRoute: SwaggerTransform = ({ schema: said, url, route }) => {
   const schema = (said ?? {}) as Schema
   if (schema['hide']) return { schema: said, url }
-  const { access, errors = [], otherBodies, otherAnswers } = route.config ?? {}
+  const { access, errors = [], otherBodies, otherAnswers, lines } = route.config ?? {}
   const roles = Array.isArray(access) ? access as string[] : []
-  const body = schema['body'] as Schema | undefined
+  const body = bodyOf(schema)
   const codes = [...ANY, ...body ? WITH_BODY : [], ...roles.length > 0 ? FOR_PEOPLE : [], ...errors]
   const answers = Object.entries((schema['response'] ?? {}) as Record<string, Schema>)
   const described = {
@@ -95,11 +95,17 @@ export const describeRoute: SwaggerTransform = ({ schema: said, url, route }) =>
     security: roles.length > 0 ? [{ [CREDENTIAL]: [] }] : [],
     ...body && { body: { content: inSchemas(contentOf(body, otherBodies)) } },
     response: {
-      ...Object.fromEntries(answers.map(([status, answer]) => [status, { description: answer['description'], content: contentOf(answer, otherAnswers) }])),
+      ...Object.fromEntries(answers.map(([status, answer]) => [status, { description: answer['description'], content: contentOf(answer, lines && status !== '200' ? {} : otherAnswers) }])),
       ...problemsOf(codes)
     }
   }
   return { schema: described, url }
+}
+
+/** The JSON body, also where Fastify is told to check no other media type by it. */
+function bodyOf ({ body }: Schema): Schema | undefined {
+  const { content } = (body ?? {}) as { content?: Record<string, { schema: Schema }> }
+  return content?.['application/json']?.schema ?? body as Schema | undefined
 }
 
 interface Media { schema: Schema, example: unknown }

@@ -27,7 +27,7 @@ export const errorHandler = fp<ErrorHandlerOptions>(async (app, { onFailure, isA
   app.setErrorHandler((thrown, request, reply) => {
     const error = toCvmError(thrown)
     onFailure(error.code)
-    if (!isAudited(error)) log(request, error)
+    if (!isAudited(error)) logFailure(request, error)
     // Fastify would close at once, and the reset for the unread rest can overtake the answer; Node reads and drops a bearable rest.
     if (error.code === 'body-too-large' && Number(request.headers['content-length']) <= BEARABLE_BYTES) reply.removeHeader('connection')
     return send(request, reply, error)
@@ -98,9 +98,9 @@ export function errorFacts ({ name, code, stack = '' }: Partial<FastifyError>) {
 }
 
 /** An allow-list: SDK and parser errors carry bodies and headers, so only names and codes are logged. */
-function log (request: FastifyRequest, error: CvmError): void {
+export function logFailure (request: FastifyRequest, error: CvmError, more: { line?: number } = {}): void {
   const { name, code, $metadata } = (error.cause ?? {}) as { name?: string, code?: string, $metadata?: { requestId?: string } }
-  const facts = { code: error.code, reason: error.reason, cause: name, causeCode: code, awsRequestId: $metadata?.requestId }
+  const facts = { ...more, code: error.code, reason: error.reason, cause: name, causeCode: code, awsRequestId: $metadata?.requestId }
   if (error.code !== 'internal-error') return request.log.info(facts, 'refused')
   request.log.error({ ...facts, stack: (error.cause as Error | undefined)?.stack }, 'failed')
 }

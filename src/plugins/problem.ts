@@ -15,6 +15,8 @@ export interface Problem {
   errors?: { pointer: string, detail: string }[]
 }
 
+type FastifyFaults = NonNullable<FastifyError['validation']>
+
 /** Framework errors by their code, as entries of the error table. */
 const FRAMEWORK: Readonly<Record<string, ErrorCode>> = {
   FST_ERR_CTP_INVALID_JSON_BODY: 'malformed-json',
@@ -61,10 +63,17 @@ export function problemOf (error: CvmError, requestId?: string): Problem {
 /** Each fault of a validated body by its JSON pointer (RFC 6901); names the member, never its value. */
 function faultsOf (cause: unknown): Problem['errors'] {
   const { validation } = (cause ?? {}) as Partial<FastifyError>
-  return validation?.map(({ instancePath, keyword, message = 'is not valid', params }) => {
+  return validation && meant(validation).map(({ instancePath, keyword, message = 'is not valid', params }) => {
     const unknown = keyword === 'additionalProperties' ? `/${escapePointer(String(params['additionalProperty']))}` : ''
     return { pointer: instancePath + unknown, detail: unknown ? 'is not a member of this request' : message }
   })
+}
+
+/** Of alternatives, such as one or many, the one that was not meant says only that the type is another. */
+function meant (faults: FastifyFaults): FastifyFaults {
+  const alternatives = faults.filter(({ keyword }) => keyword === 'anyOf').map(({ instancePath }) => instancePath)
+  const telling = faults.filter(({ keyword, instancePath }) => !alternatives.includes(instancePath) || !['anyOf', 'type'].includes(keyword))
+  return telling.length > 0 ? telling : faults
 }
 
 function escapePointer (name: string): string {

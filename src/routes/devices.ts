@@ -5,13 +5,14 @@ import { type Static, Type } from 'typebox'
 import { CvmError } from '../errors.ts'
 import { EXAMPLE } from '../schemas/example.ts'
 import { AWS_IOT_FAILURES, REGISTRY_FAILURES } from '../schemas/failures.ts'
-import { certificateArn, certificateId, notAfter, serialNumber, thingName, time } from '../schemas/members.ts'
+import { certificateArn, certificateId, notAfter, product, serialNumber, thingName, time } from '../schemas/members.ts'
 import type { Device } from '../vending/device.ts'
 import type { DeviceRegistry } from '../vending/device-registry.ts'
 
 const DeviceAnswer = Type.Object({
   serialNumber,
   thingName: Type.Optional(thingName),
+  product,
   state: Type.String(),
   certificateId: Type.Optional(certificateId),
   certificateArn: Type.Optional(certificateArn),
@@ -32,6 +33,7 @@ const DeviceAnswer = Type.Object({
 const EXAMPLE_DEVICE: Static<typeof DeviceAnswer> = {
   serialNumber: EXAMPLE.serialNumber,
   thingName: EXAMPLE.serialNumber,
+  product: EXAMPLE.product,
   state: 'ACTIVE',
   certificateId: EXAMPLE.certificateId,
   certificateArn: EXAMPLE.certificateArn,
@@ -50,6 +52,16 @@ const Reason = Type.Object({
     minLength: 1, maxLength: 200, pattern: '^[^\\u0000-\\u001f\\u007f]*$', description: 'Why; kept in the history.', examples: ['ticket 4711: returned from the field']
   })
 }, { additionalProperties: false })
+
+const Condition = Type.Object({
+  'if-match': Type.Optional(Type.String({
+    pattern: '^(\\*|"(0|[1-9]\\d{0,14})")$',
+    description: 'The `ETag` of the device as it was seen: refused with `precondition-failed` when the device has changed since. `*` stands for any.',
+    examples: ['*']
+  }))
+})
+
+const OPERATION_FAILURES = ['device-not-found', 'state-conflict', 'vend-in-progress', 'precondition-failed', ...REGISTRY_FAILURES] as const
 
 const SHOW = {
   operationId: 'getDevice',
@@ -80,7 +92,7 @@ function operationSchema (operation: Operation) {
   // The token is there for `reset` alone, and nowhere else again.
   const properties = { ...DeviceAnswer.properties, registrationToken: Type.Optional(Type.String({ description: 'The new one, for `reset` alone.' })) }
   const answer = Type.Object(properties, { description: 'The device as it is now.', examples: [example] })
-  return { operationId: `${operation}Device`, tags: ['devices'], summary, description, params: Params, body: Reason, response: { 200: answer } }
+  return { operationId: `${operation}Device`, tags: ['devices'], summary, description, params: Params, headers: Condition, body: Reason, response: { 200: answer } }
 }
 
 interface DeviceRoutesOptions {
@@ -97,6 +109,8 @@ interface Wish {
   reason: string
   requestId: string
   registrationToken?: string
+  /** Only while the device is at this revision. */
+  revision?: number
 }
 
 /** What is known of devices, and what operators do to them. */
@@ -109,17 +123,18 @@ export async function deviceRoutes (base: FastifyInstance, { registry, operate }
   }, async (request, reply) => {
     const device = await registry.find(request.params.serialNumber)
     if (!device) throw new CvmError('device-not-found')
-    reply.header('cache-control', 'no-store')
+    reply.headers({ 'cache-control': 'no-store', etag: `"${device.revision}"` })
     return answerOf(device)
   })
 
   for (const operation of Object.keys(OPERATIONS) as Operation[]) {
     app.post(`/v1/devices/:serialNumber/${operation}`, {
-      config: { access: ['operator'], errors: ['device-not-found', 'state-conflict', 'vend-in-progress', ...REGISTRY_FAILURES, ...AWS_IOT_FAILURES] },
+      config: { access: ['operator'], errors: [...OPERATION_FAILURES, ...AWS_IOT_FAILURES] },
       schema: operationSchema(operation)
-    }, async ({ params, body, caller, id: requestId }, reply) => {
+    }, async ({ params, headers, body, caller, id: requestId }, reply) => {
       const token = operation === 'reset' ? { registrationToken: randomBytes(32).toString('base64url') } : {}
-      const device = await operate({ ...params, ...body, ...token, operation, actor: caller?.name ?? '', role: caller?.role ?? '', requestId })
+      const by = { actor: caller?.name ?? '', role: caller?.role ?? '', requestId }
+      const device = await operate({ ...params, ...body, ...token, ...conditionOf(headers), ...by, operation })
       reply.header('cache-control', 'no-store')
       return { ...answerOf(device), ...token }
     })
@@ -128,10 +143,11 @@ export async function deviceRoutes (base: FastifyInstance, { registry, operate }
 
 /** A device for people; built from an allow-list, so that no token or hash slips in. */
 function answerOf (device: Device): Static<typeof DeviceAnswer> {
-  const { serialNumber, state, certificate, tokenExpiresAt, claim, retiring, history } = device
+  const { serialNumber, product, state, certificate, tokenExpiresAt, claim, retiring, history } = device
   return {
     serialNumber,
     ...(certificate && { thingName: certificate.thingName }),
+    product,
     state,
     ...(certificate && {
       certificateId: certificate.certificateId, certificateArn: certificate.certificateArn, notAfter: iso(certificate.notAfter)
@@ -141,6 +157,11 @@ function answerOf (device: Device): Static<typeof DeviceAnswer> {
     retiring: [...retiring],
     history: history.map(({ at, ...entry }) => ({ at: iso(at), ...entry }))
   }
+}
+
+/** The revision to insist on; `*` stands for any. */
+function conditionOf ({ 'if-match': tag = '*' }: Static<typeof Condition>): { revision?: number } {
+  return tag === '*' ? {} : { revision: Number(tag.slice(1, -1)) }
 }
 
 function iso (at: number): string {

@@ -1,6 +1,7 @@
 /** One device for all examples, so that they tell one story. Nothing of it is secret: its private key was thrown away after signing. */
 export const EXAMPLE = {
   serialNumber: 'sn-0001',
+  product: 'default',
   registrationToken: 'UWSS3A0IhcxU15SPt0eKEdcT_70OoGPnROmUZ6lcPLM',
   certificateSigningRequest: `-----BEGIN CERTIFICATE REQUEST-----
 MIHNMHQCAQAwEjEQMA4GA1UEAwwHc24tMDAwMTBZMBMGByqGSM49AgEGCCqGSM49

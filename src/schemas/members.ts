@@ -1,4 +1,5 @@
 import { Type } from 'typebox'
+import { DEVICE_STATES } from '../vending/device.ts'
 import { SERIAL_NUMBER } from '../vending/names.ts'
 import { EXAMPLE } from './example.ts'
 
@@ -12,9 +13,13 @@ export const registrationToken = Type.String({
   minLength: 1, maxLength: 256, description: 'The one-time secret of the device.', examples: [EXAMPLE.registrationToken]
 })
 
+export const product = Type.String({ description: 'The settings that the device shares with others of its kind.', examples: [EXAMPLE.product] })
+
 export const thingName = Type.String({ description: 'The device in AWS IoT, and its MQTT client id.', examples: [EXAMPLE.serialNumber] })
 
 export const certificateId = Type.String({ description: 'SHA-256 of the certificate\'s DER, in hex.', examples: [EXAMPLE.certificateId] })
+
+export const state = Type.Enum([...DEVICE_STATES], { description: 'The state of the device.', examples: ['ACTIVE'] })
 
 export const certificateArn = Type.String({ description: 'The certificate in AWS IoT.', examples: [EXAMPLE.certificateArn] })
 

@@ -96,8 +96,11 @@ export interface DeviceRegistry {
    */
   release (write: FencedWrite, certainlyNothing: boolean): Promise<WriteResult>
 
-  /** Writes down an operator's wish, whatever the state; a later wish replaces one that is not yet fulfilled. */
-  intend (device: Device, pending: PendingOperation, author: { now: number, requestId: string, expiresAt: number }): Promise<WriteResult>
+  /**
+   * Writes down an operator's wish, whatever the state; a later wish replaces one that is not yet fulfilled. With `revision`: only
+   * while the device is at that one.
+   */
+  intend (device: Device, pending: PendingOperation, moment: { expiresAt: number, revision?: number }): Promise<WriteResult>
 
   /** Fulfils the wish seen: applies only to the device exactly as seen, by state, claim and certificate. */
   fulfil (device: Device, change: Fulfilment, author: { now: number, requestId: string }): Promise<WriteResult>

@@ -1,5 +1,6 @@
 /** The states of a device (DESIGN section 4). */
-export type DeviceState = 'REGISTERED' | 'ISSUING' | 'ISSUED' | 'ACTIVE' | 'REVOKED' | 'DISABLED' | 'DECOMMISSIONED'
+export const DEVICE_STATES = ['REGISTERED', 'ISSUING', 'ISSUED', 'ACTIVE', 'REVOKED', 'DISABLED', 'DECOMMISSIONED'] as const
+export type DeviceState = typeof DEVICE_STATES[number]
 
 /** How a certificate is vended: for the device's own key (`csr`), or with a key pair made by AWS IoT (`keys`). */
 export type Way = 'csr' | 'keys'

@@ -28,7 +28,7 @@ export async function compareRecent (run: ReconcileRun): Promise<{ drift: number
 
 /** Whether AWS IoT and the registry differ about a certificate; notes it if so. */
 async function compare (run: ReconcileRun, { certificateId, status }: ListedCertificate): Promise<boolean> {
-  const device = await run.devices.findByCertificate(certificateId)
+  const device = await run.catalog.findByCertificate(certificateId)
   const expected = device && CERTIFICATE_STATUS[device.state]
   if (!expected || device.certificate?.certificateId !== certificateId || expected === status) return false
   const detail = `the registry says ${device.state}, AWS IoT says ${status}`

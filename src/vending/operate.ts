@@ -19,15 +19,23 @@ const TRIES = 5
 /**
  * Carries out an operator's wish: written down first, then done in AWS IoT, then in the registry, so that a crash between any two
  * is finished by reconcile. The same wish again is fulfilled already and changes nothing, but for `reset`, which gives a new token.
- * Raises `CvmError`: `device-not-found`, `state-conflict`, or what the ports raise.
+ *
+ * With a `revision` (If-Match), only for the device as it was seen: any change since then refuses the wish, also where it is fulfilled
+ * already. RFC 9110 section 13.1.1 would allow success there; an operator who asks for a condition wants to know that it does not hold.
+ * Raises `CvmError`: `device-not-found`, `state-conflict`, `precondition-failed`, or what the ports raise.
  */
-export async function operate (serialNumber: string, pending: PendingOperation, requestId: string, deps: OperateDeps): Promise<Device> {
+export async function operate (
+  serialNumber: string, pending: PendingOperation, requestId: string, deps: OperateDeps, revision?: number
+): Promise<Device> {
   const device = await deps.registry.find(serialNumber)
   if (!device) throw new CvmError('device-not-found')
+  if (revision !== undefined && device.revision !== revision) throw new CvmError('precondition-failed')
   if (!fulfilmentOf(device, pending.operation)) return device
-  const now = deps.now()
-  const intended = await deps.registry.intend(device, pending, { now, requestId, expiresAt: now + deps.claimLifetimeMs })
+  const expiresAt = deps.now() + deps.claimLifetimeMs
+  const intended = await deps.registry.intend(device, pending, { expiresAt, ...(revision !== undefined && { revision }) })
   if (!intended.device) throw new CvmError('device-not-found')
+  // A write that is repeated because its answer was lost finds its own wish, at a later revision.
+  if (!intended.applied && intended.device.pending?.operationId !== pending.operationId) throw new CvmError('precondition-failed')
   return fulfil(intended.device, requestId, deps)
 }
 

@@ -62,7 +62,7 @@ function isOldGenerated (run: ReconcileRun, { createdAt }: ListedCertificate, su
 async function isKnown (run: ReconcileRun, owner: Device, certificateId: string): Promise<boolean> {
   const now = await run.devices.find(owner.serialNumber)
   const isHeld = (now?.claim?.claimExpiresAt ?? 0) + CLOCK_SKEW_MS > run.now()
-  return isHeld || now?.certificate?.certificateId === certificateId || await run.devices.findByCertificate(certificateId) !== undefined
+  return isHeld || now?.certificate?.certificateId === certificateId || await run.catalog.findByCertificate(certificateId) !== undefined
 }
 
 /**

@@ -75,9 +75,14 @@ export function refusalsOf (products: Products, serialNumber: string, csr: Csr |
   for (const product of products.values()) {
     const refusal = csr ? refusalOfCsr(product, csr) : refusalOfGeneratedKey(product)
     if (refusal) refusals.set(product.name, refusal)
-    else if (thingNameOf(product, serialNumber).length > MAX_THING_NAME) refusals.set(product.name, new CvmError('thing-name-too-long'))
+    else if (!hasRoomFor(product, serialNumber)) refusals.set(product.name, new CvmError('thing-name-too-long'))
   }
   return refusals
+}
+
+/** Whether AWS IoT takes the thing name that the product makes of a serial number. */
+export function hasRoomFor (product: Product, serialNumber: string): boolean {
+  return thingNameOf(product, serialNumber).length <= MAX_THING_NAME
 }
 
 function thingNameOf ({ thingNameTemplate }: Product, serialNumber: string): string {

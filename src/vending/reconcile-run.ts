@@ -1,5 +1,6 @@
 import type { ControlPlane } from './control-plane.ts'
 import type { Device } from './device.ts'
+import type { DeviceCatalog } from './device-catalog.ts'
 import type { Author, UnfinishedDevices } from './unfinished-devices.ts'
 
 /** How far the clocks of AWS IoT and of the replicas may differ. */
@@ -30,6 +31,7 @@ export interface ReconcileReport {
 
 export interface ReconcileDeps {
   devices: UnfinishedDevices
+  catalog: Pick<DeviceCatalog, 'findByCertificate'>
   controlPlane: ControlPlane
   /** Fulfils an operator's wish that was written down and not finished. */
   fulfil: (device: Device, requestId: string) => Promise<Device>

@@ -1,4 +1,5 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
+import { CvmError } from '../errors.ts'
 import type { Device } from './device.ts'
 
 /** Turns a registration token into what is stored and compared. */
@@ -10,6 +11,11 @@ export type TokenHasher = (serialNumber: string, token: string) => string
  */
 export function tokenHasher (pepper: Buffer): TokenHasher {
   return (serialNumber, token) => createHmac('sha256', pepper).update(`${serialNumber}\0${token}`).digest('base64url')
+}
+
+/** Raises `CvmError('weak-token')` for a token that could be guessed, or that would not survive a terminal or a header. */
+export function refuseWeak (token: string): void {
+  if (!/^[!-~]{16,256}$/.test(token) || new Set(token).size < 8) throw new CvmError('weak-token')
 }
 
 /** Whether the token presented, given by its hash, is the device's; in constant time for a given kind of row. */

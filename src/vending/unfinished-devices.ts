@@ -36,9 +36,6 @@ export interface UnfinishedDevices {
   /** Takes the device out of the list when nothing is left to do about it. */
   settle (device: Device): Promise<WriteResult>
 
-  /** The device that has this certificate now, if any; may lag a moment behind writes. */
-  findByCertificate (certificateId: string): Promise<Device | undefined>
-
   /**
    * Takes or renews the lease of a name for `owner` until `expiresAt`. False while another owner's has not expired.
    * Saves work only: everything done under it is safe to do twice.

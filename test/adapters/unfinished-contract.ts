@@ -105,8 +105,6 @@ export async function unfinishedContract (t: Test, registry: DeviceRegistry, dev
     const { serialNumber } = await registered(registry)
     const claimed = must(await registry.claim(request(serialNumber)))
     const issued = must(await registry.record(fence(claimed), certificate(certificateId)))
-    t.match(await devices.findByCertificate(certificateId), { serialNumber })
-    t.equal(await devices.findByCertificate('unknown'), undefined)
     const active = must(await registry.commit(fence(issued)))
     t.equal(must(await devices.revoked(active, AUTHOR)).state, 'REVOKED')
     t.notOk((await devices.revoked(active, AUTHOR)).applied)
@@ -138,6 +136,18 @@ export async function unfinishedContract (t: Test, registry: DeviceRegistry, dev
     t.match(must(await registry.fulfil(reset, anew, at)), { state: 'REGISTERED', tokenHash: 'new hash', certificate: undefined, retiring: ['c1'] })
     t.notOk((await registry.claim(request(issued.serialNumber, { claimId: 'c', now: LATER }))).applied, 'the old token')
     t.ok((await registry.claim(request(issued.serialNumber, { claimId: 'c', now: LATER, tokenHash: 'new hash' }))).applied)
+  })
+
+  await t.test('an operator\'s wish may insist on the revision seen', async t => {
+    const device = await registered(registry)
+    const wish = () => ({ operation: 'disable', operationId: randomUUID(), actor: 'ada', reason: 'why' } as const)
+    const at = { now: NOW, requestId: 'r', expiresAt: LATER }
+    t.match(await registry.intend(device, wish(), { ...at, revision: 0 }), { applied: false, device: { revision: 1, pending: undefined } })
+    t.notOk((await registry.intend(device, wish(), { ...at, revision: 2 })).applied)
+    t.equal(must(await registry.intend(device, wish(), { ...at, revision: 1 })).revision, 2)
+    t.notOk((await registry.intend(device, wish(), { ...at, revision: 1 })).applied, 'once')
+    const unknown = { ...device, serialNumber: randomUUID() }
+    t.match(await registry.intend(unknown, wish(), { ...at, revision: 0 }), { applied: false, device: undefined })
   })
 
   await t.test('lease: one owner until it expires', async t => {

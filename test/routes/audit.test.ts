@@ -183,7 +183,8 @@ async function observed () {
   const metrics = createMetrics({ version: 'test', node: 'test' })
   const hashToken = tokenHasher(Buffer.alloc(32, 1))
   const { audit } = auditLog(log)
-  const parts = { config: readConfig({}), log, audit, metrics, registry, devices: registry, ...planes, hashToken, products }
+  const ports = { registry, devices: registry, catalog: registry }
+  const parts = { config: readConfig({}), log, audit, metrics, ...ports, ...planes, hashToken, products }
   const useCases = observedUseCases(parts)
   return { rig, lines, useCases }
 }

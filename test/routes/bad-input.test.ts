@@ -122,7 +122,7 @@ const ADDRESSES: readonly Case[] = [
   ['a path of 17,000', line(`GET /${'a'.repeat(17_000)} HTTP/1.1`), 'headers-too-large'],
   ['an unknown path with a bad body', rawPost('/v2', JSON_TYPE, '{'), 'not-found'],
   ['an unknown path with another media type', rawPost('/v2', { 'content-type': 'text/xml' }, '<a/>'), 'not-found'],
-  ['a slash at the end', rawPost(`${CERTIFICATES}/`, JSON_TYPE, json), 'not-found'],
+  ['a slash at the end', rawPost(`${KEYS}/`, JSON_TYPE, json), 'not-found'],
   ['two slashes', rawPost(`/${CERTIFICATES}`, JSON_TYPE, json), 'not-found'],
   ['up and down', rawPost(`/v1/x/..${CERTIFICATES.slice(3)}`, JSON_TYPE, json), 'not-found'],
   ['other case', rawPost(CERTIFICATES.toUpperCase(), JSON_TYPE, json), 'not-found'],

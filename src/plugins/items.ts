@@ -1,0 +1,145 @@
+import { Readable } from 'node:stream'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import type { Static, TSchema } from 'typebox'
+import { CvmError, ERRORS, type ErrorCode } from '../errors.ts'
+import { SERIAL_NUMBER } from '../vending/names.ts'
+import { asTheyFinish } from './as-they-finish.ts'
+import { logFailure } from './error-handler.ts'
+import { Lines, NDJSON } from './ndjson.ts'
+import { problemOf, toCvmError } from './problem.ts'
+
+interface ItemsOptions {
+  /** Items of one request that are worked on at once. */
+  atOnce: number
+  /** How long an array may be worked on; what is not begun by then has failed, rather than the answer to all. */
+  arrayMs: number
+  /** Told of every item that is refused or fails. */
+  onFailure: (code: ErrorCode) => void
+  /** Whether a failure is in the log already, as a security event. */
+  isAudited: (error: Error) => boolean
+}
+
+/** What to do with each item. */
+interface ItemWork<S extends TSchema> {
+  /** What an item must look like. */
+  schema: S
+  /** What `work` can say, for the counts; `refused` and `failed` come with it. */
+  statuses: readonly string[]
+  /** What it raises is this item's refusal (4xx) or failure (5xx). */
+  work: (item: Static<S>) => Promise<{ status: string }>
+}
+
+/** One item of an array, or one line. */
+interface Item { line: number, read: () => Promise<unknown>, isLate?: () => boolean }
+
+interface Result { line: number, status: string }
+
+/** A caller who takes nothing for so long is dropped. */
+const STALL_MS = 60_000
+
+/** The most faults of one item that are told. */
+const MAX_FAULTS = 5
+
+/** Answers many items in one request, each by itself: whatever becomes of one, the others are answered. */
+export const items = fp<ItemsOptions>(async (app, { atOnce, arrayMs, ...told }) => {
+  app.decorateReply('answerItems', function answerItems<S extends TSchema> (this: FastifyReply, body: unknown, itemWork: ItemWork<S>) {
+    const gone = callerGone(this)
+    const counts = Object.fromEntries([...itemWork.statuses, 'refused', 'failed'].map(status => [status, 0]))
+    const answer = answerer(this.request, itemWork, told)
+    const results = (source: AsyncIterable<Item>) => asTheyFinish(source, atOnce, gone, async item => {
+      const result = await answer(item)
+      counts[result.status] = (counts[result.status] ?? 0) + 1
+      return result
+    })
+    this.header('cache-control', 'no-store')
+    if (Array.isArray(body)) return answerArray(results(itemsOf(body, AbortSignal.timeout(arrayMs))), counts)
+    // A body without a media type is checked by no schema.
+    if (!(body instanceof Lines)) throw new CvmError('invalid-request', { detail: 'the body is missing' })
+    const answers = answerLines(body, results(body), counts, () => this.raw.destroy())
+    return this.type(NDJSON).send(Readable.from(answers, { highWaterMark: 1 }))
+  })
+}, { name: 'items', dependencies: ['ndjson'] })
+
+async function answerArray (results: AsyncIterable<Result>, counts: Record<string, number>) {
+  const all: Result[] = []
+  for await (const result of results) all.push(result)
+  return { results: all.sort((a, b) => a.line - b.line), ...counts }
+}
+
+/** The results as they are ready, then what ended them early if anything did, then the sum. */
+async function * answerLines (
+  body: Lines, results: AsyncIterable<Result>, counts: Record<string, number>, drop: () => void
+): AsyncGenerator<string> {
+  let lines = 0
+  try {
+    for await (const result of results) {
+      lines++
+      const stalled = setTimeout(drop, STALL_MS)
+      try {
+        yield lineOf(result)
+      } finally {
+        clearTimeout(stalled)
+      }
+    }
+  } catch (cause) {
+    const { code, detail, remedy } = problemOf(toCvmError(cause))
+    yield lineOf({ error: true, line: body.taken + 1, code, detail, remedy })
+  }
+  yield lineOf({ summary: true, lines, ...counts })
+}
+
+function lineOf (value: object): string {
+  return `${JSON.stringify(value)}\n`
+}
+
+async function * itemsOf (values: readonly unknown[], deadline: AbortSignal): AsyncGenerator<Item> {
+  for (const [index, value] of values.entries()) {
+    yield { line: index + 1, read: async () => value, isLate: () => deadline.aborted }
+  }
+}
+
+/** Reads, checks and works on one item; never rejects. */
+function answerer<S extends TSchema> (request: FastifyRequest, { schema, work }: ItemWork<S>, told: Pick<ItemsOptions, 'onFailure' | 'isAudited'>) {
+  const validate = request.compileValidationSchema(schema as never)
+  return async ({ line, read, isLate }: Item): Promise<Result> => {
+    let item: unknown
+    try {
+      item = await read()
+      if (isLate?.()) throw new CvmError('deadline-exceeded', { detail: 'the time for the whole array was over before this item was begun' })
+      if (!validate(item)) throw new CvmError('invalid-request', { cause: { validation: validate.errors } })
+      return { line, ...serialNumberOf(item), ...await work(item as Static<S>) }
+    } catch (cause) {
+      const error = toCvmError(cause)
+      told.onFailure(error.code)
+      if (!told.isAudited(error)) logFailure(request, error, { line })
+      const { detail, remedy, errors = [] } = problemOf(error)
+      const faults = errors.slice(0, MAX_FAULTS).map(fault => `${fault.pointer} ${fault.detail}`.trim()).join('; ')
+      const status = ERRORS[error.code].status < 500 ? 'refused' : 'failed'
+      return { line, ...serialNumberOf(item), ...{ status, code: error.code, detail: faults ? `${detail}: ${faults}` : detail, remedy } }
+    }
+  }
+}
+
+/** Told only where it can be one: what stands in its place may be anything, such as a token. */
+function serialNumberOf (item: unknown): { serialNumber?: string } {
+  const { serialNumber } = (item ?? {}) as { serialNumber?: unknown }
+  return typeof serialNumber === 'string' && new RegExp(SERIAL_NUMBER).test(serialNumber) ? { serialNumber } : {}
+}
+
+function callerGone ({ raw }: FastifyReply): AbortSignal {
+  const gone = new AbortController()
+  raw.once('close', () => { if (!raw.writableFinished) gone.abort() })
+  return gone.signal
+}
+
+declare module 'fastify' {
+  interface FastifyReply {
+    /**
+     * Answers a body of many items, from 1: an array with `{results, …counts}` in its order; lines with a stream of result lines as
+     * they are ready and a summary line last. Reads no more lines while the caller takes no results, and begins none once the caller
+     * is gone.
+     */
+    answerItems: <S extends TSchema>(body: unknown, itemWork: ItemWork<S>) => unknown
+  }
+}
