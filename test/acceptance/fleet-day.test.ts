@@ -1,0 +1,69 @@
+// The README's "A fleet's day", typed as it stands there: what stands behind each `#` is what the command must print, in that order.
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { connectAsync } from 'mqtt'
+import t from 'tap'
+import type { Test } from 'tap'
+import { CLI, ROOT, folder } from './processes.ts'
+import { onEachEngine, startService } from './service-process.ts'
+import { tool } from './tools.ts'
+
+t.setTimeout(300_000)
+
+const README = readFileSync(join(ROOT, 'README.md'), 'utf8')
+const CVM = `cvm () { '${process.execPath}' '${CLI}' "$@"; }`
+
+/** The commands of a part of the day, each up to and with what it prints. */
+function commandsOf (part: string): { command: string, prints: string[] }[] {
+  const block = new RegExp(`<!-- transcript: ${part} -->\n\`\`\`sh\n([^]*?)\`\`\``).exec(README)?.[1] ?? ''
+  const commands: { command: string, prints: string[] }[] = []
+  let open = ''
+  for (const line of block.split('\n')) {
+    const [, command = '', expected] = /^(.*?)(?: {2,}# (.*))?$/.exec(line) ?? []
+    open += `${command}\n`
+    if (expected === undefined) continue
+    commands.push({ command: open, prints: expected.split(' ') })
+    open = ''
+  }
+  return commands
+}
+
+await onEachEngine(t, async (t, engine) => {
+  const service = await startService(t, engine)
+  const dir = folder(t)
+  const env = { PATH: process.env['PATH'] ?? '', CVM_LOCAL_DIR: service.dir, XDG_CONFIG_HOME: dir, AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: 'true' }
+  const type = async (t: Test, part: string) => {
+    const commands = commandsOf(part)
+    t.ok(commands.length > 1, 'the README has it')
+    const helper = /^token \(\).*$/m.exec(README)?.[0] ?? ''
+    for (const { command, prints } of commands) {
+      const { stdout, stderr } = await tool('bash', ['--norc', '-c', `${CVM}\n${helper}\n${command}`], undefined, { cwd: dir, env })
+      const wanted = new RegExp(prints.map(word => word.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('[^]*?'))
+      t.match(stdout + stderr, wanted, command.trim())
+    }
+  }
+
+  await t.test('the morning', async t => await type(t, 'morning'))
+
+  const files = (name: string) => readFileSync(join(dir, 'sn-0002', name))
+  const session = await connectAsync({
+    protocol: 'mqtts',
+    host: 'localhost',
+    port: Number(new URL(service.mqttUrl).port),
+    ca: files('iot-root-ca.crt'),
+    cert: files('iot-certificate.pem.crt'),
+    key: files('iot-private.pem.key'),
+    clientId: 'sn-0002',
+    reconnectPeriod: 0
+  })
+  t.teardown(() => session.end(true))
+  const ended = new Promise<void>(resolve => session.once('close', () => resolve()))
+
+  await t.test('the afternoon', async t => await type(t, 'afternoon'))
+  await ended
+  t.pass('the MQTT session of the revoked device is over')
+
+  const held = await service.certificates()
+  const statuses = held.map(({ status }) => status).sort()
+  t.strictSame(statuses.filter(status => status === 'ACTIVE').length, 2, 'two of the four are ACTIVE: the first, and the one that was reset')
+})
