@@ -87,7 +87,8 @@ function decideActive (device: Device, wish: Wish, circumstances: Circumstances)
   const isSame = isSameKey(certificate, wish)
   if (certificate && isSame && committedAt >= now - timesOf(device.product, products).replayWindowMs) return { kind: 'replay', certificate }
   const graceMs = products.get(device.product)?.reVendGraceMs ?? 0
-  const isInGrace = certificate !== undefined && !isSame && committedAt + graceMs > now && !hasExpired(device, now)
+  // Without a grace nothing is vended anew, also for a request that was on its way, with an older clock, when another one was served.
+  const isInGrace = graceMs > 0 && certificate !== undefined && !isSame && committedAt + graceMs > now && !hasExpired(device, now)
   if (isInGrace) return refuseByProduct(device, circumstances) ?? { kind: 'revend' }
   return refuse(certificate?.way === 'keys' && wish.way === 'keys' ? 'key-not-recoverable' : 'already-vended')
 }

@@ -33,6 +33,8 @@ async function explore (seed: number, product: Partial<Product>, broken?: Break)
   const odds = broken ? { start: 0, crash: 1, fail: 2, jump: 10 } : { start: 20, crash: 24, fail: 28, jump: 32 }
   let steps = 0
   while ((workers.length > 0 || !interleaver.idle) && steps++ < 600) {
+    // Time goes on at every step: what a worker took for now is over when its call takes effect.
+    rig.clock.now++
     const dice = random(100)
     if (workers.length > 0 && (interleaver.idle || dice < odds.start)) start(world, interleaver, workers.shift() as Worker, steps)
     else if (dice < odds.crash) interleaver.crash()

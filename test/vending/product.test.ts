@@ -160,6 +160,8 @@ await t.test('no grace: by default, for what the product refuses, for a revoked 
   const usual = await makeRig()
   await usual.vend()
   await t.rejects(wish(usual), code('already-vended'))
+  usual.clock.now -= 5
+  await t.rejects(wish(usual), code('already-vended'), 'also by a clock that is behind the one of who was served')
 
   const strict = await makeRig(undefined, { reVendGraceMs: GRACE_MS, generatedKeys: false })
   await strict.vend()
