@@ -27,6 +27,7 @@ import { rateLimits } from './plugins/rate-limit.ts'
 import { reconciler } from './plugins/reconciler.ts'
 import { strictInput } from './plugins/strict-input.ts'
 import { readProducts } from './products.ts'
+import { batchRoutes } from './routes/batches.ts'
 import { catalogRoutes } from './routes/catalog.ts'
 import { deviceRoutes } from './routes/devices.ts'
 import { reconcileRoutes } from './routes/reconcile.ts'
@@ -36,6 +37,7 @@ import type { DeviceRegistry } from './vending/device-registry.ts'
 import { timesOf } from './vending/product.ts'
 import { type TokenHasher, tokenHasher } from './vending/registration-token.ts'
 import { renewAfter } from './vending/renewal-time.ts'
+import type { Vended } from './vending/vend-steps.ts'
 
 /** Nothing here is a page. */
 const NO_CONTENT = { useDefaults: false, directives: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] } }
@@ -90,7 +92,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const devices = new DynamoDbUnfinishedDevices(documents, config.DEVICE_TABLE)
   const catalog = new DynamoDbDeviceCatalog(documents, config.DEVICE_TABLE, [...products.keys()])
   const iot = { endpoint: config.IOT_ENDPOINT || undefined }
-  const { forDevices, forBulk, release: releaseIot } = pacedControlPlanes(aws, iot, {
+  const { release: releaseIot, ...controlPlanes } = pacedControlPlanes(aws, iot, {
     quotaFactor: config.AWS_IOT_QUOTA_FACTOR,
     quotas: config.AWS_IOT_QUOTAS,
     maxWaitMs: { device: config.QUEUE_WAIT_DEVICE_MS, bulk: config.QUEUE_WAIT_BULK_MS },
@@ -101,7 +103,6 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const rootCaPem = surroundings.rootCaPem ?? (config.ROOT_CA_FILE ? readFileSync(config.ROOT_CA_FILE, 'utf8') : amazonRootCas())
 
   const { audit, isAudited } = auditLog(log)
-  const controlPlanes = { forDevices, forBulk }
   const useCases = observedUseCases({ config, log, audit, metrics, registry, devices, catalog, ...controlPlanes, hashToken, products })
 
   const service = Fastify(serverOptions(config, surroundings))
@@ -129,10 +130,17 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   if (config.API_DOCS) await service.register(apiDocs, { version })
   await service.register(reconciler, { intervalMs: config.RECONCILE_INTERVAL_MS, devices, reconcile: useCases.reconcile, log })
 
+  const { forDevices } = controlPlanes
+  const vended = {
+    connection: async () => ({ endpoint: await forDevices.endpoint(), rootCaPem }),
+    renewAfter: ({ certificate, product }: Vended) => renewAfter(certificate, timesOf(product, products).renewAfterMs)
+  }
   await service.register(vendRoutes, {
     vend: useCases.vend,
-    connection: async () => ({ endpoint: await forDevices.endpoint(), rootCaPem }),
-    renewAfter: ({ certificate, product }) => renewAfter(certificate, timesOf(product, products).renewAfterMs)
+    ...vended
+  })
+  await service.register(batchRoutes, {
+    ...vended, open: useCases.openBatch, atOnce: config.BATCH_AT_ONCE, onLine: status => metrics.batchLines.inc({ status })
   })
   await service.register(registrationRoutes, { register: useCases.register })
   await service.register(deviceRoutes, { registry, operate: useCases.operate })

@@ -25,6 +25,7 @@ const TABLE = {
   'already-vended': entry(409, 'The device already has a certificate for another key', 'Renew with the current key, or ask the operator to reset the device.'),
   'key-not-recoverable': entry(409, 'The private key was in the first answer and is stored nowhere', 'Ask the operator to reset the device, or use a CSR.'),
   'vend-in-progress': entry(409, 'Another request is vending for this device', 'Send the same request again after `Retry-After` seconds.'),
+  'duplicate-in-batch': entry(409, 'The serial number is in an earlier line of the batch', 'Look at that line\'s result; send each device once.'),
   'state-conflict': entry(409, 'The state of the device does not allow this', 'Look at the device; a decommissioned one stays so.'),
   'precondition-failed': entry(412, 'The device has changed since it was looked at', 'Look at it again, then send its new `ETag` as `If-Match`.'),
   'body-too-large': entry(413, 'The body is too large', 'Send less.'),

@@ -1,11 +1,12 @@
 import { randomBytes, randomUUID } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { Config } from './config.ts'
 import { CvmError, ERRORS } from './errors.ts'
 import type { Metrics } from './plugins/metrics.ts'
 import { type Audit, type AuditEvent, type AuditRecord, auditLine } from './vending/audit.ts'
 import type { ControlPlane } from './vending/control-plane.ts'
-import type { Device, Operation } from './vending/device.ts'
+import type { Device, Operation, Way } from './vending/device.ts'
 import type { DeviceCatalog } from './vending/device-catalog.ts'
 import type { DeviceRegistry } from './vending/device-registry.ts'
 import { fulfil, operate } from './vending/operate.ts'
@@ -15,6 +16,7 @@ import type { ReconcileReport, ReconcileRequest, ReconcileStep } from './vending
 import { type Registered, type Registration, register } from './vending/register.ts'
 import type { TokenHasher } from './vending/registration-token.ts'
 import type { UnfinishedDevices } from './vending/unfinished-devices.ts'
+import { type Batch, openBatch } from './vending/vend-batch.ts'
 import type { VendDeps, VendRequest, Vended } from './vending/vend-steps.ts'
 import { finish, vend } from './vending/vend.ts'
 
@@ -29,6 +31,7 @@ interface Parts {
   /** Where devices and operators go first, and where reconcile has time. */
   forDevices: ControlPlane
   forBulk: ControlPlane
+  admitLine: (way: Way, stop: AbortSignal) => Promise<() => void>
   hashToken: TokenHasher
   products: Products
 }
@@ -39,6 +42,7 @@ export function observedUseCases (parts: Parts) {
   return {
     register: observedRegister(parts),
     vend: observedVend(parts, deps),
+    openBatch: observedBatch(parts, deps),
     operate: observedOperate(parts, deps),
     reconcile: observedReconcile(parts, deps)
   }
@@ -62,23 +66,27 @@ function vendDeps ({ config, log, metrics, registry, forDevices, hashToken, prod
   }
 }
 
+/** Where a request comes from, and whose it is where that is not the device itself. */
+interface Author { address: string, actor?: string, role?: string }
+
 function observedVend ({ audit, metrics }: Parts, deps: VendDeps) {
-  return async ({ address, ...request }: VendRequest & { address: string }): Promise<Vended> => {
+  return async ({ address, actor, role, ...request }: VendRequest & Author): Promise<Vended> => {
     const way = request.certificateSigningRequest === undefined ? 'keys' : 'csr'
     const { requestId, serialNumber } = request
+    const who = { actor, role, address }
     let isKnown = false
     try {
       const vended = await vend(request, { ...deps, onKnown: () => { isKnown = true } })
       const { outcome, certificate: { certificateId } } = vended
       metrics.vends.inc({ way, outcome })
-      audit({ ...VENDED[outcome], requestId, serialNumber, certificateId, way, address })
+      audit({ ...VENDED[outcome], requestId, ...who, serialNumber, certificateId, way })
       return vended
     } catch (cause) {
       const isRefusal = isRefused(cause)
       metrics.vends.inc({ way, outcome: isRefusal ? 'refused' : 'failed' })
       // Who mixes up serial number and token must not find the token in the log.
       const device = isKnown ? { serialNumber } : {}
-      if (isRefusal) audit({ event: 'vend-refused', outcome: 'refused', requestId, ...device, way, code: cause.code, reason: cause.reason, address }, cause)
+      if (isRefusal) audit({ event: 'vend-refused', outcome: 'refused', requestId, ...who, ...device, way, code: cause.code, reason: cause.reason }, cause)
       throw cause
     }
   }
@@ -95,11 +103,15 @@ function isRefused (cause: unknown): cause is CvmError {
   return cause instanceof CvmError && ERRORS[cause.code].status < 500
 }
 
+function newToken (): string {
+  return randomBytes(32).toString('base64url')
+}
+
 /** Who registers a device, and in which request. */
 interface Registrar { requestId: string, actor: string, role: string }
 
 function observedRegister ({ audit, registry, hashToken, products }: Parts) {
-  const deps = { registry, hashToken, products, newToken: () => randomBytes(32).toString('base64url'), now: Date.now }
+  const deps = { registry, hashToken, products, newToken, now: Date.now }
   return async (registration: Registration, { role, ...author }: Registrar): Promise<Registered> => {
     const facts = { event: 'device-registered', ...author, role } as const
     try {
@@ -116,6 +128,24 @@ function observedRegister ({ audit, registry, hashToken, products }: Parts) {
       throw cause
     }
   }
+}
+
+/** The lines of a batch are vended and registered as the line's, with time to wait. */
+function observedBatch (parts: Parts, vendDeps: VendDeps) {
+  const { audit, registry, hashToken, products, forBulk, admitLine } = parts
+  const vendLine = observedVend(parts, { ...vendDeps, controlPlane: forBulk })
+  const deps = { registry, hashToken, products, newToken, now: Date.now }
+  return ({ requestId, ...author }: Required<Author> & { requestId: string }): Batch => openBatch(requestId, {
+    ...deps,
+    vend: request => vendLine({ ...request, ...author }),
+    async register (registration) {
+      const { actor } = author
+      const { outcome, device: { serialNumber, product } } = await register(registration, { requestId, actor }, deps)
+      if (outcome === 'registered') audit({ event: 'device-registered', outcome: 'done', requestId, ...author, serialNumber, product })
+    },
+    admit: admitLine,
+    pause: (ms, stop) => delay(ms, undefined, { signal: stop }).catch(() => {})
+  })
 }
 
 interface Wish {

@@ -47,7 +47,8 @@ export const PRODUCT = Type.Object({
   renewAfterMs: milliseconds(1, 'age at which its devices are told to renew'),
   replayWindowMs: milliseconds(1, 'how long after a vend the same request gets the same certificate'),
   reVendGraceMs: milliseconds(0, 'how long after a vend the same token with another key vends anew; 0: never'),
-  generatedKeys: Type.Optional(Type.Boolean({ description: GENERATED_KEYS, allowed: 'true or false' }))
+  generatedKeys: Type.Optional(Type.Boolean({ description: GENERATED_KEYS, allowed: 'true or false' })),
+  lineRegistration: Type.Optional(Type.Boolean({ description: 'whether a batch may register its devices as it vends them', allowed: 'true or false' }))
 })
 
 /** Members that the environment's settings stand in for. */
@@ -63,7 +64,8 @@ export const INITIAL: Omit<Product, 'name' | keyof typeof FROM_ENVIRONMENT> = {
   subject: 'serial-number-or-none',
   thingNameTemplate: SERIAL_NUMBER_HERE,
   reVendGraceMs: 0,
-  generatedKeys: true
+  generatedKeys: true,
+  lineRegistration: false
 }
 
 type Entry = Static<typeof PRODUCT>

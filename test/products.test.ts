@@ -37,7 +37,8 @@ await t.test('without a file there is one product, with the environment\'s setti
     renewAfterMs: 10,
     replayWindowMs: 20,
     reVendGraceMs: 0,
-    generatedKeys: true
+    generatedKeys: true,
+    lineRegistration: false
   }]])
 })
 
@@ -65,7 +66,8 @@ await t.test('what is allowed', async t => {
     renewAfterMs: 1,
     replayWindowMs: 1,
     reVendGraceMs: 0,
-    generatedKeys: true
+    generatedKeys: true,
+    lineRegistration: true
   }, { name: 'ec', keyTypes: ['EC-P256'], generatedKeys: false, attributes: { a: '1', b: '2', c: '3' } }), [])
 })
 
@@ -83,7 +85,8 @@ await t.test('each fault names product, member and what is allowed', async t => 
     renewAfterMs: [0, -1, 1.5, '1', 2 ** 60],
     replayWindowMs: [0],
     reVendGraceMs: [-1, null],
-    generatedKeys: ['true', 1]
+    generatedKeys: ['true', 1],
+    lineRegistration: ['true', 0]
   }
   t.same(Object.keys(wrong), Object.keys(PRODUCT.properties), 'every member')
   for (const [member, values] of Object.entries(wrong)) {

@@ -1,7 +1,9 @@
 import type { IoTClient } from '@aws-sdk/client-iot'
 import type { ControlPlane } from '../vending/control-plane.ts'
+import type { Way } from '../vending/device.ts'
 import { type AwsSettings, type Pace, iotBindingClient, iotIssuingClient, iotTendingClient } from './aws-clients.ts'
 import { IotControlPlane, isThrottled } from './iot-control-plane.ts'
+import { type Forecast, LineAdmission } from './line-admission.ts'
 import { type Clock, type PaceObserver, Pacer, type Priority } from './pacer.ts'
 
 /** AWS's default quotas, calls a second of an account in a Region (aws-facts 3.1). */
@@ -29,7 +31,8 @@ const NEW_CERTIFICATE = ['CreateCertificateFromCsr', 'CreateKeysAndCertificate',
 const NEW_CERTIFICATES_QUOTA = 15
 
 /** The calls that a vend begins with, and those that it then needs: it should not begin when one of them would keep it waiting. */
-const VEND_BEGINS = ['CreateCertificateFromCsr', 'CreateKeysAndCertificate']
+const BEGINS: Readonly<Record<Way, string>> = { csr: 'CreateCertificateFromCsr', keys: 'CreateKeysAndCertificate' }
+const VEND_BEGINS = Object.values(BEGINS)
 const VEND_NEEDS = ['AttachPolicy', 'AttachThingPrincipal', 'UpdateCertificate']
 
 /** A vend that has begun may wait this much longer at each call, because sending it away would waste what was done. */
@@ -52,6 +55,8 @@ type IotSettings = Omit<ConstructorParameters<typeof IotControlPlane>[0], 'issui
 export interface PacedControlPlanes {
   forDevices: ControlPlane
   forBulk: ControlPlane
+  /** Resolves when a line of a batch may begin: see {@link LineAdmission}. */
+  admitLine: (way: Way, stop: AbortSignal) => Promise<() => void>
   /** Ends the connections. */
   release: () => void
 }
@@ -63,6 +68,7 @@ export interface PacedControlPlanes {
  */
 export function pacedControlPlanes (aws: Omit<AwsSettings, 'pace'>, iot: IotSettings, settings: PaceSettings): PacedControlPlanes {
   const pacers = new Pacers(settings)
+  const admission = new LineAdmission(way => pacers.forecast(way), settings.clock)
   const clients: IoTClient[] = []
   const view = (priority: Priority): ControlPlane => {
     const paced = { ...aws, pace: pacers.paceOf(priority) }
@@ -73,6 +79,7 @@ export function pacedControlPlanes (aws: Omit<AwsSettings, 'pace'>, iot: IotSett
   return {
     forDevices: view('device'),
     forBulk: view('bulk'),
+    admitLine: (way, stop) => admission.admit(way, stop),
     release () { for (const client of clients) client.destroy() }
   }
 }
@@ -106,6 +113,15 @@ class Pacers {
           for (const pacer of pacers) pacer.throttled(startedAt)
         }
       }
+    }
+  }
+
+  /** What awaits a line of a batch. */
+  forecast (way: Way): Forecast {
+    const pacers = [...this.#pacersOf(BEGINS[way]), ...VEND_NEEDS.map(name => this.#pacer(name))].filter(pacer => pacer !== undefined)
+    return {
+      perSecond: Math.min(Infinity, ...pacers.map(({ perSecond }) => perSecond)),
+      waitMs: Math.max(0, ...pacers.map(pacer => pacer.waitMs('bulk')))
     }
   }
 

@@ -71,6 +71,11 @@ export class Pacer {
     for (const priority of ['device', 'bulk'] as const) observer.queue(operation, priority, 0)
   }
 
+  /** Calls a second that are let go now. */
+  get perSecond (): number {
+    return this.#rate.perSecond
+  }
+
   /** How long a call of this class would wait if it came now, in milliseconds. */
   waitMs (priority: Priority): number {
     this.#fill()

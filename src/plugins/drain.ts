@@ -12,7 +12,7 @@ const SWEEP_MS = 50
  * after a while connections without a request are cut, also those that never sent one or never finished their TLS handshake.
  */
 export const drain = fp(async app => {
-  let draining = false
+  const stopping = new AbortController()
   const sockets = new Set<Socket>()
   const busy = new Map<string, number>()
   app.server.on('connection', (socket: Socket) => {
@@ -29,11 +29,12 @@ export const drain = fp(async app => {
     })
   })
   app.addHook('onSend', async (_request, reply) => {
-    if (draining) reply.header('connection', 'close')
+    if (stopping.signal.aborted) reply.header('connection', 'close')
   })
-  app.decorate('isDraining', () => draining)
+  app.decorate('isDraining', () => stopping.signal.aborted)
+  app.decorate('stopping', { getter: () => stopping.signal })
   app.decorate('drain', async (delayMs: number, timeoutMs: number) => {
-    draining = true
+    stopping.abort()
     if (delayMs > 0) await new Promise(resolve => setTimeout(resolve, delayMs))
     const cut = (which: (socket: Socket) => boolean): void => { for (const socket of sockets) if (which(socket)) socket.destroy() }
     const start = Date.now()
@@ -55,6 +56,8 @@ function peerOf ({ remoteAddress, remotePort }: Socket): string {
 declare module 'fastify' {
   interface FastifyInstance {
     isDraining: () => boolean
+    /** Aborted once it drains. */
+    stopping: AbortSignal
     /** Stops accepting after `delayMs`, lets requests in flight finish, and cuts what is left after `timeoutMs`. */
     drain: (delayMs: number, timeoutMs: number) => Promise<void>
   }

@@ -14,6 +14,7 @@ export function createMetrics (build: { version: string, node: string }) {
   const metrics = {
     register,
     vends: new Counter({ name: 'cvm_vends_total', help: 'Vend requests by way and outcome', labelNames: ['way', 'outcome'], registers }),
+    batchLines: new Counter({ name: 'cvm_batch_lines_total', help: 'Lines of batches by what became of them', labelNames: ['status'], registers }),
     refusals: new Counter({ name: 'cvm_refusals_total', help: 'Error answers by code', labelNames: ['code'], registers }),
     stepSeconds: new Histogram({
       name: 'cvm_vend_step_duration_seconds', help: 'Time of each step of a vend', labelNames: ['step', 'result'], buckets: SECONDS, registers
@@ -53,6 +54,7 @@ export function createMetrics (build: { version: string, node: string }) {
   }
   new Gauge({ name: 'cvm_build_info', help: 'Always 1; version and runtime as labels', labelNames: ['version', 'node'], registers }).set(build, 1)
   for (const limit of ['address', 'serial']) metrics.rateLimited.inc({ limit }, 0)
+  for (const status of ['vended', 'replayed', 'refused', 'failed']) metrics.batchLines.inc({ status }, 0)
   for (const way of ['csr', 'keys']) metrics.vends.inc({ way, outcome: 'vended' }, 0)
   return metrics
 }

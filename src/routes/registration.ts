@@ -2,7 +2,7 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import type { FastifyInstance } from 'fastify'
 import { type Static, Type } from 'typebox'
 import { EXAMPLE } from '../schemas/example.ts'
-import { REGISTRY_FAILURES } from '../schemas/failures.ts'
+import { REGISTRY_FAILURES, itemFailure } from '../schemas/failures.ts'
 import { product, serialNumber, time } from '../schemas/members.ts'
 import type { Registered, Registration } from '../vending/register.ts'
 
@@ -41,9 +41,7 @@ const Result = Type.Object({
   status: Type.Enum(['registered', 'unchanged', 'refused', 'failed'], { description: '`failed`: send this item again.' }),
   product: Type.Optional(product),
   registrationToken,
-  code: Type.Optional(Type.String({ description: 'The error code, where it is refused or failed.' })),
-  detail: Type.Optional(Type.String({ description: 'What exactly is wrong.' })),
-  remedy: Type.Optional(Type.String({ description: 'What to do about it.' }))
+  ...itemFailure
 })
 
 const Results = Type.Object({

@@ -67,6 +67,18 @@ export function decide (device: Device, wish: Wish, circumstances: Circumstances
   }
 }
 
+/**
+ * What a request with the right token would get now, for a dry run: `vend` or `replay`. Raises the `CvmError` that it would be refused
+ * with. Does not know the keys of vends that were begun before their token expired, so it calls those refused.
+ */
+export function foresee (device: Device, wish: Wish, circumstances: Circumstances): 'vend' | 'replay' {
+  const { now } = circumstances
+  const isFree = ['REGISTERED', 'ISSUING'].includes(device.state) && !isHeld(device, now) && !hasExpired(device, now)
+  const decision = isFree ? refuseByProduct(device, circumstances) : decide(device, wish, circumstances)
+  if (decision?.kind === 'refuse') throw decision.error
+  return decision?.kind === 'replay' ? 'replay' : 'vend'
+}
+
 /** Free, yet refused by the claim: by its token's age, by its product, or because it became free between the write and the look at it. */
 function decideFree (device: Device, circumstances: Circumstances): Decision {
   const { now } = circumstances

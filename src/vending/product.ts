@@ -36,6 +36,8 @@ export interface Product {
   reVendGraceMs: number
   /** Whether AWS IoT may make the key pair. */
   generatedKeys: boolean
+  /** Whether lines may register its devices as they vend them. */
+  lineRegistration: boolean
 }
 
 /** The products by name; {@link DEFAULT_PRODUCT} is always among them. */

@@ -19,6 +19,8 @@ export interface Replica {
 export interface Fleet {
   readonly aws: LocalAws
   readonly replicas: readonly Replica[]
+  /** The API key of a manufacturing line. */
+  readonly lineKey: string
   /** A route for operators, asked of a replica that lives. */
   readonly ask: (path: string, body?: object) => Promise<unknown>
 }
@@ -36,12 +38,12 @@ export async function startFleet (
   t: Test, size: number, decider: Decider, env: Record<string, string> = {}, awsEnv: Record<string, string> = {}
 ): Promise<Fleet> {
   const aws = await startLocalAws(t, BEST_ENGINE, awsEnv)
-  const key = randomBytes(24).toString('base64url')
+  const [key, lineKey] = [randomBytes(24).toString('base64url'), randomBytes(24).toString('base64url')]
   const settings = {
     ...Object.fromEntries(Object.entries(TIMES).map(([name, ms]) => [name, String(ms)])),
     ...ADMIT_ALL,
     TOKEN_PEPPER: randomBytes(32).toString('base64'),
-    API_KEYS: `crash:operator:${createHash('sha256').update(key).digest('hex')}`,
+    API_KEYS: `${apiKey('operator', key)},${apiKey('line', lineKey)}`,
     ...env
   }
   const replicas: Replica[] = []
@@ -49,6 +51,7 @@ export async function startFleet (
   return {
     aws,
     replicas,
+    lineKey,
     async ask (path, body) {
       const headers = { authorization: `Bearer ${key}`, ...body && { 'content-type': 'application/json' } }
       const response = await fetch(replicas.at(-1)!.url() + path, { headers, ...body && { method: 'POST', body: JSON.stringify(body) } })
@@ -56,6 +59,11 @@ export async function startFleet (
       return await response.json()
     }
   }
+}
+
+/** An entry of `API_KEYS`. */
+export function apiKey (role: string, key: string): string {
+  return `${role}:${role}:${createHash('sha256').update(key).digest('hex')}`
 }
 
 async function startReplica (t: Test, name: string, aws: LocalAws, decider: Decider, env: Record<string, string>): Promise<Replica> {

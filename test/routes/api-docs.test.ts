@@ -33,7 +33,7 @@ type Route = typeof operations[number]
 
 /** What must be there before an example is sent, where it is not a device that has its certificate. */
 const BEFORE: Readonly<Record<string, 'nothing' | 'registered'>> = {
-  registerDevices: 'nothing', vendCertificate: 'registered', vendKeysAndCertificate: 'registered'
+  registerDevices: 'nothing', vendCertificate: 'registered', vendKeysAndCertificate: 'registered', vendBatch: 'registered'
 }
 
 await t.test('it is OpenAPI 3.1, and complete', async t => {
@@ -162,13 +162,13 @@ interface How {
 }
 
 /** Calls a route as the document says, with the parts of the path filled in. */
-function send ({ app }: TestService, { method, path, security }: Route, how: How): Promise<Answer> {
+function send ({ app }: TestService, { operationId, method, path, security }: Route, how: How): Promise<Answer> {
   const { type = 'application/json', body, accept, serialNumber = EXAMPLE.serialNumber, certificateId = '' } = how
   const url = path.replace('{serialNumber}', serialNumber).replace('{certificateId}', certificateId)
   const headers = {
     ...accept && { accept },
     ...body !== undefined && { 'content-type': type },
-    ...security.length > 0 && { authorization: `Bearer ${how.key ?? keys['operator']}` }
+    ...security.length > 0 && { authorization: `Bearer ${how.key ?? keys[operationId === 'vendBatch' ? 'line' : 'operator']}` }
   }
   return app.service.inject({ method, url, headers, ...body !== undefined && { payload: typeof body === 'string' ? body : JSON.stringify(body) } })
 }

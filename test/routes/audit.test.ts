@@ -179,7 +179,7 @@ async function observed () {
   const rig = await makeRig()
   const { log, lines } = capture('error')
   const { registry, controlPlane, products } = rig
-  const planes = { forDevices: controlPlane, forBulk: controlPlane }
+  const planes = { forDevices: controlPlane, forBulk: controlPlane, admitLine: async () => () => {} }
   const metrics = createMetrics({ version: 'test', node: 'test' })
   const hashToken = tokenHasher(Buffer.alloc(32, 1))
   const { audit } = auditLog(log)

@@ -1,0 +1,143 @@
+import { CvmError, ERRORS, type ErrorCode } from '../errors.ts'
+import { type Csr, checkCsr } from '../x509/csr.ts'
+import type { Way } from './device.ts'
+import type { DeviceRegistry } from './device-registry.ts'
+import { foresee } from './lifecycle.ts'
+import { type Products, refusalsOf } from './product.ts'
+import type { Registration } from './register.ts'
+import { type TokenHasher, refuseWeak, tokenMatches } from './registration-token.ts'
+import type { VendRequest, Vended } from './vend-steps.ts'
+
+/** What a line of a batch asks for: a vend, of a device that it may register where its product allows that. */
+export type BatchLine = Pick<VendRequest, 'serialNumber' | 'registrationToken' | 'certificateSigningRequest'> & { product?: string }
+
+/** Which line it is, and until when it may begin something. */
+interface Place { line: number, stop: AbortSignal, callerGone: AbortSignal }
+
+export interface VendBatchDeps {
+  vend: (request: VendRequest) => Promise<Vended>
+  register: (registration: Registration) => Promise<void>
+  registry: Pick<DeviceRegistry, 'find'>
+  hashToken: TokenHasher
+  products: Products
+  now: () => number
+  /** Resolves when a line can be served soon, with what to call once it has ended; raises `CvmError` at `stop`. */
+  admit: (way: Way, stop: AbortSignal) => Promise<() => void>
+  /** Resolves after so many milliseconds, or at `stop`. */
+  pause: (ms: number, stop: AbortSignal) => Promise<void>
+}
+
+/** One batch. Every method raises the `CvmError` that a line is refused or fails with; the others are not touched by it. */
+export interface Batch {
+  /** Vends for one line, within about a minute; what has failed by then may be sent again. */
+  vend: (line: BatchLine, place: Place) => Promise<Vended>
+  /** What `vend` would do, from a look at the device: nothing is written anywhere. */
+  foresee: (line: BatchLine, place: Pick<Place, 'line'>) => Promise<'vend' | 'replay'>
+}
+
+/** How long one line is tried from when it begins, so that a moment's trouble does not fail it. */
+const LINE_MS = 60_000
+
+/** Between two tries, at least; doubled each time up to the longest. */
+const PAUSE_MS = 250
+const LONGEST_PAUSE_MS = 4_000
+
+/** Failures that pass. */
+const PASSING: ReadonlySet<ErrorCode> = new Set([
+  'vend-in-progress', 'aws-iot-throttled', 'aws-iot-unavailable', 'registry-unavailable', 'deadline-exceeded'
+])
+
+/** A batch remembers the serial numbers of its lines, so that each device is vended for once. */
+export function openBatch (requestId: string, deps: VendBatchDeps): Batch {
+  const lines = new Map<string, number>()
+  const refuseAgain = ({ serialNumber }: BatchLine, line: number) => {
+    const first = lines.get(serialNumber)
+    if (first !== undefined) throw new CvmError('duplicate-in-batch', { detail: `the same serial number is in line ${first}` })
+    lines.set(serialNumber, line)
+  }
+  return {
+    async vend (line, place) {
+      refuseAgain(line, place.line)
+      return vendLine(line, requestId, place, deps)
+    },
+    async foresee (line, place) {
+      refuseAgain(line, place.line)
+      return foreseeLine(line, deps)
+    }
+  }
+}
+
+async function vendLine (line: BatchLine, requestId: string, { stop, callerGone }: Place, deps: VendBatchDeps): Promise<Vended> {
+  const csr = csrOf(line)
+  const { product, ...device } = line
+  const request = { ...device, requestId, callerGone }
+  let deadline: number | undefined
+  for (let pauseMs = PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
+    const ended = await deps.admit(wayOf(csr), stop)
+    deadline ??= deps.now() + LINE_MS
+    try {
+      const refusal = await register(line, csr, deps)
+      return await deps.vend(request).catch((cause: unknown) => { throw refusal && codeOf(cause) === 'device-not-authorized' ? refusal : cause })
+    } catch (cause) {
+      const waitMs = Math.max(pauseMs, (cause as Partial<CvmError>).retryAfterMs ?? 0)
+      if (!PASSING.has(codeOf(cause) as ErrorCode) || deps.now() + waitMs > deadline) throw cause
+      ended()
+      await deps.pause(waitMs, stop)
+      if (stop.aborted) throw cause
+    } finally {
+      ended()
+    }
+  }
+}
+
+/**
+ * Registers the device where it is unknown and the line's product allows it. What speaks against that is the result: it is told only if
+ * there is no such device, because one that is there is judged by its own product.
+ */
+async function register (line: BatchLine, csr: Csr | undefined, deps: VendBatchDeps): Promise<CvmError | undefined> {
+  const { serialNumber, registrationToken, product } = line
+  if (product === undefined) return undefined
+  try {
+    refuseNew(line, csr, deps.products)
+    await deps.register({ serialNumber, registrationToken, product })
+    return undefined
+  } catch (cause) {
+    if (!(cause instanceof CvmError) || ERRORS[cause.code].status >= 500) throw cause
+    return ['device-exists', 'device-not-authorized'].includes(cause.code) ? undefined : cause
+  }
+}
+
+/** Raises what speaks against registering the device of a line. */
+function refuseNew ({ serialNumber, registrationToken, product: name }: BatchLine, csr: Csr | undefined, products: Products): void {
+  const product = name === undefined ? undefined : products.get(name)
+  if (name !== undefined && !product) throw new CvmError('unknown-product')
+  if (!product?.lineRegistration) throw new CvmError('device-not-authorized')
+  const refusal = refusalsOf(new Map([[product.name, product]]), serialNumber, csr).get(product.name)
+  if (refusal) throw refusal
+  refuseWeak(registrationToken)
+}
+
+async function foreseeLine (line: BatchLine, { registry, hashToken, products, now }: VendBatchDeps): Promise<'vend' | 'replay'> {
+  const { serialNumber, registrationToken } = line
+  const csr = csrOf(line)
+  const device = await registry.find(serialNumber)
+  if (!device) {
+    refuseNew(line, csr, products)
+    return 'vend'
+  }
+  if (!tokenMatches(device, hashToken(serialNumber, registrationToken), hashToken)) throw new CvmError('device-not-authorized')
+  const wish = { way: wayOf(csr), publicKeyFingerprint: csr?.publicKeyFingerprint }
+  return foresee(device, wish, { now: now(), products, refusals: refusalsOf(products, serialNumber, csr) })
+}
+
+function csrOf ({ serialNumber, certificateSigningRequest }: BatchLine): Csr | undefined {
+  return certificateSigningRequest === undefined ? undefined : checkCsr(certificateSigningRequest, { serialNumber })
+}
+
+function wayOf (csr: Csr | undefined): Way {
+  return csr ? 'csr' : 'keys'
+}
+
+function codeOf (cause: unknown): ErrorCode | undefined {
+  return cause instanceof CvmError ? cause.code : undefined
+}
