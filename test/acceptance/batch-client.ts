@@ -23,12 +23,12 @@ export interface Line { readonly url: string, readonly key: string }
  * bodies are sent as fast as they are taken. `cut` ends the connection from our side.
  */
 export async function postBatch (
-  { url, key }: Line, bodies: Iterable<string>, onResult: (result: LineResult) => void = () => {}, cut?: AbortSignal
+  { url, key }: Line, bodies: Iterable<string> | AsyncIterable<string>, onResult: (result: LineResult) => void = () => {}, cut?: AbortSignal
 ): Promise<Summary | undefined> {
   const headers = { 'content-type': 'application/x-ndjson', authorization: `Bearer ${key}` }
   const sending = request(`${url}/v1/batches`, { method: 'POST', headers, agent: false, ...cut && { signal: cut } })
   const answered = once(sending, 'response')
-  Readable.from((function * () { for (const body of bodies) yield `${body}\n` })()).pipe(sending)
+  Readable.from((async function * () { for await (const body of bodies) yield `${body}\n` })()).pipe(sending)
   sending.on('error', () => {})
   try {
     const [response] = await answered
