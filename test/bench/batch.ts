@@ -31,6 +31,9 @@ const REPLICAS = Number(values.replicas)
 const PER_SECOND = 10 * FACTOR
 const SINGLE_EVERY_MS = 250
 const ROUNDS = 5
+/** As a line's client does: no batch so long that its replica has the last of it when the others are idle, and always another at hand. */
+const CHUNK = 50
+const AT_ONCE = 3
 
 const teardowns: (() => unknown)[] = []
 const t = { teardown: (work: () => unknown) => { teardowns.push(work) } } as unknown as Test
@@ -74,8 +77,8 @@ async function shift (): Promise<boolean> {
 
   const given = new Map<string, string>()
   const counts: Record<string, number> = {}
-  const line = async ({ serviceUrl }: typeof services[0], mine: readonly string[]) => {
-    let left = mine
+  const post = async ({ serviceUrl }: typeof services[0], chunk: readonly string[]) => {
+    let left = chunk
     for (let round = 0; round < ROUNDS && left.length > 0; round++) {
       await postBatch({ url: serviceUrl, key }, left, ({ serialNumber, status, code, certificateId }: LineResult) => {
         const what = code ?? status
@@ -85,10 +88,13 @@ async function shift (): Promise<boolean> {
       left = left.filter(body => !given.has(JSON.parse(body).serialNumber))
     }
   }
+  const line = async (service: typeof services[0]) => {
+    for (let chunk = bodies.splice(0, CHUNK); chunk.length > 0; chunk = bodies.splice(0, CHUNK)) await post(service, chunk)
+  }
   const began = performance.now()
   let tookS = NaN
   const done = new AbortController()
-  const batches = Promise.all(services.map((service, n) => line(service, bodies.filter((_, index) => index % REPLICAS === n))))
+  const batches = Promise.all(services.flatMap(service => Array.from({ length: AT_ONCE }, () => line(service))))
     .then(() => { tookS = (performance.now() - began) / 1000 })
     .finally(() => done.abort())
   const times: number[] = []
