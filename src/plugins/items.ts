@@ -37,7 +37,7 @@ interface ItemWork<S extends TSchema> {
 }
 
 /** Where in its request an item is. */
-export interface Place {
+interface Place {
   /** From 1. */
   line: number
   /** Aborted when nothing more is to be begun: the caller has gone, the service is shutting down, or the time of an array is over. */

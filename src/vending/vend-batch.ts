@@ -9,7 +9,7 @@ import { type TokenHasher, refuseWeak, tokenMatches } from './registration-token
 import type { VendRequest, Vended } from './vend-steps.ts'
 
 /** What a line of a batch asks for: a vend, of a device that it may register where its product allows that. */
-export type BatchLine = Pick<VendRequest, 'serialNumber' | 'registrationToken' | 'certificateSigningRequest'> & { product?: string }
+type BatchLine = Pick<VendRequest, 'serialNumber' | 'registrationToken' | 'certificateSigningRequest'> & { product?: string }
 
 /** Which line it is, and until when it may begin something. */
 interface Place { line: number, stop: AbortSignal, callerGone: AbortSignal }
