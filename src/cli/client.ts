@@ -68,7 +68,8 @@ export interface Lines { readonly lines: AsyncIterable<string> }
  * Calls once. A good answer of lines (NDJSON) is handed over as soon as it begins; any other is read whole, as by `send`, and fails as
  * there. `idleMs` is for the time between two lines; `signal` ends everything.
  */
-export async function sendForLines (service: Service, call: Call & { body: Buffer }, idleMs: number, signal: AbortSignal): Promise<Answer | Lines> {
+export async function sendForLines (
+  service: Service, call: Call & { body: Buffer }, idleMs: number, signal: AbortSignal): Promise<Answer | Lines> {
   const url = new URL(call.path, service.url)
   const quiet = new AbortController()
   const timer = setTimeout(() => quiet.abort(), idleMs)

@@ -3,7 +3,7 @@
  * waited for, and then the first failure is thrown. `onFailure` is told at once, so that it can end what the others wait for.
  */
 export async function workThrough<T> (
-  source: AsyncGenerator<T> | Generator<T>, workers: number, work: (item: T) => Promise<void>, onFailure: (error: unknown) => void = () => {}): Promise<void> {
+  source: AsyncGenerator<T>, workers: number, work: (item: T) => Promise<void>, onFailure: (error: unknown) => void): Promise<void> {
   const failures: unknown[] = []
   const worker = async () => {
     try {

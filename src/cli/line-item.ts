@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { readCertificate } from '../x509/certificate.ts'
 import { checkCsr } from '../x509/csr.ts'
 import { makeKey } from '../x509/request.ts'
 import { openFolder, readPrivateKey, readText, writeCertificate, writePrivateKey } from './device-folder.ts'
@@ -11,6 +12,8 @@ import { checkVended, fingerprintOf } from './vended.ts'
 
 /** Who makes the keys of devices that come without a CSR; `nobody`: every device comes with one. */
 export type Keys = 'nobody' | 'here' | 'aws'
+
+const NO_ROOM = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
 
 /** Where devices' folders are, and what keys go into them. */
 export interface Bench { readonly out: string, readonly keys: Keys, readonly keyType: 'ec' | 'rsa', readonly isDryRun: boolean }
@@ -34,27 +37,31 @@ export async function itemOf (request: VendRequest, bench: Bench): Promise<Item>
   const given = csrFile === undefined ? request.certificateSigningRequest : await readText(csrFile)
   const csr = given ?? await ownCsr(serialNumber, folder, bench).catch(explain(folder))
   if (given !== undefined && !bench.isDryRun) await openFor(serialNumber, folder, given)
-  const message = { serialNumber, registrationToken, ...csr !== undefined && { certificateSigningRequest: csr }, ...product !== undefined && { product } }
-  return { line, folder, message }
+  const more = { ...csr !== undefined && { certificateSigningRequest: csr }, ...product !== undefined && { product } }
+  return { line, folder, message: { serialNumber, registrationToken, ...more } }
 }
 
 /**
  * Stores what was vended; all of it is on disk when this returns, the private key first. Returns certificate id and hashes for the
  * manifest. Throws a `WrongAnswer` when it is not for this device and key, another `Failure` when the folder cannot be written.
  */
-export async function store ({ folder, message }: Item, answer: Record<string, unknown>): Promise<Record<string, string>> {
-  const { keyPair } = answer
-  const made = typeof keyPair === 'object' && keyPair !== null && 'privateKey' in keyPair ? keyPair.privateKey : undefined
+export async function store (item: Item, answer: Record<string, unknown>): Promise<Record<string, string>> {
+  const { folder, message } = item
   const { certificateSigningRequest: csr, serialNumber } = message
-  const judge = () => checkVended(answer, serialNumber, csr !== undefined ? fingerprintIn(csr, serialNumber) : fingerprintOf(String(made)))
+  const judge = () => checkVended(answer, serialNumber, csr !== undefined ? fingerprintIn(csr, serialNumber) : fingerprintOf(keyIn(answer)))
   const { certificatePem, rootCaPem, facts } = rightly(judge)
-  try {
-    if (csr === undefined) await writePrivateKey(folder, String(made))
-    await writeCertificate(folder, certificatePem, rootCaPem, facts)
-  } catch (error) {
-    explain(folder)(error)
-  }
+  await keepKey(item, answer)
+  await writeCertificate(folder, certificatePem, rootCaPem, facts).catch(explain(folder))
   return { certificateId: facts.certificateId, ...await hashesOf(folder) }
+}
+
+/** Puts the private key of an answer on disk, where it has one: it is in no other answer. Throws as {@link store} does. */
+export async function keepKey ({ folder, message }: Item, answer: Record<string, unknown>): Promise<void> {
+  if (message.certificateSigningRequest !== undefined || answer.certificatePem === undefined) return
+  const key = keyIn(answer)
+  const certified = rightly(() => readCertificate(String(answer.certificatePem)).publicKeyFingerprint === fingerprintOf(key))
+  if (!certified) throw new WrongAnswer(EXIT.failed, 'the answer of the service is wrong: its key pair is not that of the certificate')
+  if (await readPrivateKey(folder) !== key) await writePrivateKey(folder, key).catch(explain(folder))
 }
 
 /** An answer that must not be stored. */
@@ -89,6 +96,12 @@ function fingerprintIn (csr: string, serialNumber: string): string | undefined {
   }
 }
 
+function keyIn ({ keyPair }: Record<string, unknown>): string {
+  const key = typeof keyPair === 'object' && keyPair !== null && 'privateKey' in keyPair ? keyPair.privateKey : undefined
+  if (typeof key !== 'string') throw new WrongAnswer(EXIT.failed, 'the answer of the service holds no private key')
+  return key
+}
+
 function rightly<T> (judge: () => T): T {
   try {
     return judge()
@@ -99,7 +112,7 @@ function rightly<T> (judge: () => T): T {
 
 function explain (folder: string): (error: unknown) => never {
   return error => {
-    if (error instanceof Failure && codeOf(error.cause) === '') throw error
+    if (error instanceof Failure && !NO_ROOM.has(codeOf(error.cause))) throw error
     const remedy = 'Make room, then run the same command again with the same --out: what was vended is given again, with the same keys'
     const detail = messageOf(error instanceof Failure ? error.cause : error)
     throw new Failure(EXIT.failed, `cannot write to the folder ${folder}`, { detail, remedy }, error)

@@ -1,7 +1,8 @@
+import { join } from 'node:path'
 import { EXIT, Failure, printable } from './failure.ts'
 import type { LineAnswer } from './batch.ts'
 import type { Service } from './client.ts'
-import { WrongAnswer, itemOf, store } from './line-item.ts'
+import { WrongAnswer, itemOf, keepKey, store } from './line-item.ts'
 import type { Bench, Item } from './line-item.ts'
 import { Manifest } from './manifest.ts'
 import type { Entry, Outcome } from './manifest.ts'
@@ -9,8 +10,8 @@ import { paceOf, startProgress } from './progress.ts'
 import type { Progress } from './progress.ts'
 import { readRequests } from './request-list.ts'
 import type { VendRequest } from './request-list.ts'
-import { probe, vendLine } from './vend-line.ts'
-import { join } from 'node:path'
+import { beginLine, vendLine } from './vend-line.ts'
+import type { Run } from './vend-line.ts'
 
 export interface Order {
   readonly service: Service
@@ -42,6 +43,7 @@ export class LineSession {
   readonly #interrupt = new AbortController()
   readonly #began = Date.now()
   #isEnding = false
+  #begunWith = 0
   #connection: Record<string, unknown> = {}
 
   private constructor (order: Order, manifest: Manifest | undefined) {
@@ -71,7 +73,7 @@ export class LineSession {
     const { service, bench, chunk, lanes, timeoutMs } = this.#order
     const onSignal = () => this.#end()
     for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, onSignal)
-    const run = {
+    const run: Run = {
       service,
       isDryRun: bench.isDryRun,
       chunk,
@@ -84,10 +86,7 @@ export class LineSession {
       settle: (item: Item, answer: LineAnswer) => bench.isDryRun ? this.#classify(item, answer) : this.#settle(item, answer)
     }
     try {
-      const first = bench.isDryRun ? undefined : await this.#first()
-      // Every folder needs the root CA and the endpoint, and they come at the end of an answer.
-      if (first !== undefined) this.#connection = connectionIn(await probe(run, await itemOf(first, { ...bench, isDryRun: true })), service)
-      if (first !== undefined || bench.isDryRun) await vendLine(run, this.#items())
+      if (bench.isDryRun || await this.#begin(run)) await vendLine(run, this.#items())
       if (this.#isEnding) throw interrupted()
       await this.#manifest?.tidy()
       this.#progress.stop('all lines were answered')
@@ -111,6 +110,22 @@ export class LineSession {
     this.#isEnding = true
   }
 
+  /**
+   * Sends the first device alone: every folder needs root CA and endpoint, which come at the end of an answer, and what is wrong with the
+   * whole run shows before keys are made by the thousand. Returns whether there is anything to do.
+   */
+  async #begin (run: Run): Promise<boolean> {
+    const first = await this.#first()
+    if (first === undefined) return false
+    const ready = () => itemOf(first, this.#order.bench)
+    const { item, answer, summary } = await beginLine(run, ready, (item, { body }) => keepKey(item, body))
+    this.#connection = connectionIn(summary, run.service)
+    if (answer.status === 'failed') return true
+    await this.#settle(item, answer)
+    this.#begunWith = first.line
+    return true
+  }
+
   async #first (): Promise<VendRequest | undefined> {
     for await (const request of readRequests(this.#order.file)) {
       if (!await this.#isDone(request)) return request
@@ -124,6 +139,7 @@ export class LineSession {
     const ahead: Promise<Item | undefined>[] = []
     for await (const request of readRequests(this.#order.file)) {
       if (this.#isEnding) break
+      if (request.line === this.#begunWith) continue
       const item = this.#itemOf(request)
       // It is waited for below; until then a failure of it is not unheard.
       item.catch(() => {})

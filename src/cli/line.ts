@@ -63,7 +63,9 @@ async function runVend (file: string, options: VendOptions): Promise<void> {
   const total = await checkRequests(file, keys === 'nobody')
   if (!dryRun) await openFolder(out)
   const bench = { out, keys, keyType, isDryRun: dryRun }
-  const session = await LineSession.open({ service, file, total, bench, isResumed: resume, chunk: options.chunk, lanes: options.posts, timeoutMs: options.timeout * 1000 })
+  const { chunk, posts: lanes } = options
+  const timeoutMs = options.timeout * 1000
+  const session = await LineSession.open({ service, file, total, bench, isResumed: resume, chunk, lanes, timeoutMs })
   try {
     await session.run()
   } finally {

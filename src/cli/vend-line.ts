@@ -28,13 +28,13 @@ export interface Run {
   readonly settle: (item: Item, answer: LineAnswer) => Promise<void>
 }
 
+/** A device that was answered, and what the service says at the end of a batch. */
+export interface Begun { readonly item: Item, readonly answer: LineAnswer, readonly summary: Summary }
+
 interface Failed { readonly item: Item, readonly answer: LineAnswer }
 
 // Enough to keep a disk busy while the next answers come.
 const STORED_AT_ONCE = 16
-
-// Answered lines that another attempt may cure.
-const CURABLE = new Set(['vend-in-progress'])
 
 /**
  * Sends devices in chunks until each has its final answer. A line that was answered is not sent again, what was not answered is; lines
@@ -69,14 +69,30 @@ export async function vendLine (run: Run, items: AsyncGenerator<Item>): Promise<
   }
 }
 
-/** Asks what a batch would do with a device, and returns the summary. Throws a `Failure`. */
-export async function probe (run: Run, item: Item): Promise<Summary> {
-  let found: Summary = {}
-  await vendChunk({ ...run, isDryRun: true, settle: async () => {} }, [item], () => {}, summary => { found = summary })
-  return found
+/**
+ * Sends one device alone, until the service has told the summary that every folder needs; `keep` saves what an answer holds but once.
+ * Returns the device's answer as well. Throws a `Failure`.
+ */
+export async function beginLine (run: Run, ready: () => Promise<Item>, keep: Run['settle']): Promise<Begun> {
+  const since = Date.now()
+  for (let attempt = 0; ; attempt++) {
+    const item = await ready()
+    let answer: LineAnswer | undefined
+    let summary: Summary | undefined
+    const settle: Run['settle'] = async (_item, said) => {
+      answer = said
+      await keep(item, said)
+    }
+    await vendChunk({ ...run, settle }, [item], failed => { answer = failed.answer }, said => { summary = said })
+    if (answer !== undefined && summary !== undefined) return { item, answer, summary }
+    const ms = jittered(attempt, Math.random)
+    if (Date.now() + ms >= since + run.timeoutMs) throw tooLate(run, 'no answer came to its end', undefined)
+    await pause(run, ms, 'the answer ended before its end')
+  }
 }
 
-async function vendChunk (run: Run, items: Item[], onFailed: (entry: Failed) => void, onSummary: (summary: Summary) => void = () => {}): Promise<void> {
+async function vendChunk (
+  run: Run, items: Item[], onFailed: (entry: Failed) => void, onSummary: (summary: Summary) => void = () => {}): Promise<void> {
   const left = new Set(items)
   const { timeoutMs, signal } = run
   let since = Date.now()
@@ -88,7 +104,7 @@ async function vendChunk (run: Run, items: Item[], onFailed: (entry: Failed) => 
     const trouble = await workThrough(answers, STORED_AT_ONCE, async answer => {
       const item = posted[answer.index]
       if (item === undefined || !left.delete(item)) return
-      if (isCurable(answer) && !run.isDryRun) onFailed({ item, answer })
+      if (answer.status === 'failed' && !run.isDryRun) onFailed({ item, answer })
       else await run.settle(item, answer)
     }, () => end.abort()).catch((error: unknown) => error)
     signal.throwIfAborted()
@@ -105,11 +121,6 @@ async function vendChunk (run: Run, items: Item[], onFailed: (entry: Failed) => 
     if (Date.now() + ms >= since + timeoutMs) throw tooLate(run, why, trouble)
     await pause(run, ms, why)
   }
-}
-
-/** A line whose device is being vended by somebody else is no refusal yet. */
-function isCurable ({ status, body }: LineAnswer): boolean {
-  return status === 'failed' || (status === 'refused' && CURABLE.has(String(body.code)))
 }
 
 async function pause ({ signal, onWait }: Run, ms: number, why: string): Promise<void> {
