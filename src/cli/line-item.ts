@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import { readCertificate } from '../x509/certificate.ts'
 import { checkCsr } from '../x509/csr.ts'
 import { makeKey } from '../x509/request.ts'
-import { openFolder, readPrivateKey, readText, writeCertificate, writePrivateKey } from './device-folder.ts'
+import { openFolder, readPrivateKey, readText, removeLeftovers, writeCertificate, writePrivateKey } from './device-folder.ts'
 import { prepare, refuseOtherDevice } from './enroll.ts'
 import { EXIT, Failure, codeOf, messageOf } from './failure.ts'
 import { hashesOf } from './manifest.ts'
@@ -52,6 +52,7 @@ export async function store (item: Item, answer: Record<string, unknown>): Promi
   const { certificatePem, rootCaPem, facts } = rightly(judge)
   await keepKey(item, answer)
   await writeCertificate(folder, certificatePem, rootCaPem, facts).catch(explain(folder))
+  await removeLeftovers(folder)
   return { certificateId: facts.certificateId, ...await hashesOf(folder) }
 }
 

@@ -138,7 +138,7 @@ export class LineSession {
   async * #items (): AsyncGenerator<Item> {
     const ahead: Promise<Item | undefined>[] = []
     for await (const request of readRequests(this.#order.file)) {
-      if (this.#isEnding) break
+      if (this.#isEnding) return
       if (request.line === this.#begunWith) continue
       const item = this.#itemOf(request)
       // It is waited for below; until then a failure of it is not unheard.
@@ -150,6 +150,7 @@ export class LineSession {
     }
     for (const item of ahead) {
       const ready = await item
+      if (this.#isEnding) return
       if (ready !== undefined) yield ready
     }
   }

