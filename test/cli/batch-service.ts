@@ -10,7 +10,7 @@ import type { X509Certificate } from '@peculiar/x509'
 import type { Test } from 'tap'
 import { makeCsr, makeKey, signingKeys } from '../../src/x509/request.ts'
 
-export interface Message { serialNumber: string, registrationToken: string, certificateSigningRequest?: string, product?: string }
+interface Message { serialNumber: string, registrationToken: string, certificateSigningRequest?: string, product?: string }
 type Said = Record<string, unknown>
 
 /** What goes wrong. `post` counts from 1; `line` is the place in its post, from 1. */
