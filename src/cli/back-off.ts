@@ -65,7 +65,8 @@ export function retryAfterMs (answer: Pick<Answer, 'headers'>, now: number): num
   return Number.isNaN(then) ? undefined : Math.max(0, then - (Number.isNaN(reference) ? now : reference))
 }
 
-function jittered (attempt: number, random: () => number): number {
+/** How long to wait before the next attempt: exponential with full jitter. */
+export function jittered (attempt: number, random: () => number): number {
   return Math.round(random() * Math.min(LONGEST_MS, FIRST_MS * 2 ** Math.min(attempt, 20)))
 }
 
@@ -74,14 +75,18 @@ function passing (error: unknown): NoAnswer {
   throw error
 }
 
-// 502 is "later" from a balancer; from the service itself (it has a code then) it means that AWS IoT refused: waiting does not cure that.
-function isLater (answer: Answer): boolean {
+/**
+ * Whether the same request may be answered better later. 502 is "later" from a balancer; from the service itself (it has a code then) it
+ * means that AWS IoT refused: waiting does not cure that.
+ */
+export function isLater (answer: Answer): boolean {
   if (answer.status === 409) return answer.headers['retry-after'] !== undefined
   if (answer.status === 502) return problemOf(answer).code === undefined
   return [408, 425, 429, 500, 503, 504].includes(answer.status)
 }
 
-function settled (answer: Answer): Reply {
+/** The reply in a final answer; a refusal is thrown as a `Failure`. */
+export function settled (answer: Answer): Reply {
   const body = objectOf(answer.text)
   const { etag } = answer.headers
   if (answer.status >= 200 && answer.status < 300) {
@@ -107,7 +112,8 @@ function titleOf (answer: Answer): string {
   return typeof title === 'string' ? `${title} (${answer.status})` : `HTTP ${answer.status}`
 }
 
-function problemOf (answer: Answer): Problem {
+/** What an answer says went wrong. */
+export function problemOf (answer: Pick<Answer, 'headers' | 'text'>): Problem {
   const body = objectOf(answer.text) ?? {}
   const names = ['code', 'reason', 'detail', 'remedy', 'requestId'] as const
   const known = names.flatMap(name => typeof body[name] === 'string' ? [[name, body[name]]] : [])

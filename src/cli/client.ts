@@ -1,6 +1,8 @@
 import { request as requestHttp } from 'node:http'
 import { request as requestHttps } from 'node:https'
-import type { IncomingHttpHeaders, RequestOptions } from 'node:http'
+import { pipeline } from 'node:stream'
+import type { IncomingHttpHeaders, IncomingMessage, RequestOptions } from 'node:http'
+import split2 from 'split2'
 import { EXIT, Failure, codeOf, messageOf } from './failure.ts'
 
 /**
@@ -19,6 +21,9 @@ export class NoAnswer extends Error {}
 
 // The longest answers, a thousand lines of a registration, stay below 2 MB: whatever sends this much is something else.
 const MOST_BYTES = 4 * 1024 * 1024
+
+// A certificate with its key pair stays below 16 KB.
+const LONGEST_LINE = 256 * 1024
 
 // The machine at the other end will not become another one by waiting. OpenSSL's names, as Node passes them on.
 const UNTRUSTED = /^(CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|ERR_TLS_CERT|INVALID_|PATH_LENGTH|HOSTNAME_)/
@@ -47,12 +52,67 @@ export function isThisMachine (url: URL): boolean {
  * Calls once and reads the whole answer, whatever its status. Throws `NoAnswer` when trying again may help, a `Failure` when it
  * will not (certificate not trusted, not HTTP, more than 4 MiB).
  */
-export async function send (service: Service, { path, body, headers }: Call, timeoutMs: number): Promise<Answer> {
-  const url = new URL(path, service.url)
-  const options: RequestOptions & { ca?: string } = {
+export async function send (service: Service, call: Call, timeoutMs: number): Promise<Answer> {
+  const url = new URL(call.path, service.url)
+  try {
+    return await readWhole(await begin(url, optionsOf(service, call, AbortSignal.timeout(timeoutMs)), call.body), url)
+  } catch (error) {
+    throw classified(error, url, timeoutMs)
+  }
+}
+
+/** An answer of lines; they are read as they come, and end as `send` does when the connection fails or nothing comes for too long. */
+export interface Lines { readonly lines: AsyncIterable<string> }
+
+/**
+ * Calls once. A good answer of lines (NDJSON) is handed over as soon as it begins; any other is read whole, as by `send`, and fails as
+ * there. `idleMs` is for the time between two lines; `signal` ends everything.
+ */
+export async function sendForLines (
+  service: Service, call: Call & { body: Buffer }, idleMs: number, signal: AbortSignal): Promise<Answer | Lines> {
+  const url = new URL(call.path, service.url)
+  const quiet = new AbortController()
+  const timer = setTimeout(() => quiet.abort(), idleMs)
+  try {
+    const response = await begin(url, optionsOf(service, call, AbortSignal.any([quiet.signal, signal])), call.body)
+    if (response.statusCode === 200 && response.headers['content-type']?.startsWith('application/x-ndjson')) {
+      return { lines: linesOf(response, timer, error => classified(error, url, idleMs)) }
+    }
+    const answer = await readWhole(response, url)
+    clearTimeout(timer)
+    return answer
+  } catch (error) {
+    clearTimeout(timer)
+    throw classified(error, url, idleMs)
+  }
+}
+
+async function * linesOf (response: IncomingMessage, timer: NodeJS.Timeout, failed: (error: unknown) => Error): AsyncGenerator<string> {
+  try {
+    for await (const line of pipeline(response, split2({ maxLength: LONGEST_LINE }), () => {}) as AsyncIterable<string>) {
+      timer.refresh()
+      yield line
+    }
+  } catch (error) {
+    throw failed(error)
+  } finally {
+    clearTimeout(timer)
+    response.destroy()
+  }
+}
+
+function begin (url: URL, options: RequestOptions, body: Buffer | undefined): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    // After the answer has begun, what fails is told by its stream.
+    (url.protocol === 'https:' ? requestHttps : requestHttp)(url, options, resolve).on('error', reject).end(body)
+  })
+}
+
+function optionsOf (service: Service, { body, headers }: Call, signal: AbortSignal): RequestOptions & { ca?: string } {
+  return {
     method: body === undefined ? 'GET' : 'POST',
     agent: false,
-    signal: AbortSignal.timeout(timeoutMs),
+    signal,
     headers: {
       ...(body && { 'content-type': 'application/json', 'content-length': body.length }),
       ...(service.apiKey && { authorization: `Bearer ${service.apiKey}` }),
@@ -62,30 +122,17 @@ export async function send (service: Service, { path, body, headers }: Call, tim
     },
     ...(service.ca === undefined ? {} : { ca: service.ca })
   }
-  try {
-    return await exchange(url, options, body)
-  } catch (error) {
-    throw classified(error, url, timeoutMs)
-  }
 }
 
-function exchange (url: URL, options: RequestOptions, body: Buffer | undefined): Promise<Answer> {
-  return new Promise((resolve, reject) => {
-    const request = (url.protocol === 'https:' ? requestHttps : requestHttp)(url, options, response => {
-      const chunks: Buffer[] = []
-      let size = 0
-      response.on('error', reject)
-      response.on('data', (chunk: Buffer) => {
-        size += chunk.length
-        if (size > MOST_BYTES) response.destroy(new Failure(EXIT.failed, `${url.host} sent more than ${MOST_BYTES} bytes: it is no CVM`))
-        else chunks.push(chunk)
-      })
-      response.on('end', () =>
-        resolve({ status: response.statusCode ?? 0, headers: response.headers, text: Buffer.concat(chunks).toString('utf8') }))
-    })
-    request.on('error', reject)
-    request.end(body)
-  })
+async function readWhole (response: IncomingMessage, { host }: URL): Promise<Answer> {
+  const chunks: Buffer[] = []
+  let size = 0
+  for await (const chunk of response as AsyncIterable<Buffer>) {
+    size += chunk.length
+    if (size > MOST_BYTES) throw new Failure(EXIT.failed, `${host} sent more than ${MOST_BYTES} bytes: it is no CVM`)
+    chunks.push(chunk)
+  }
+  return { status: response.statusCode ?? 0, headers: response.headers, text: Buffer.concat(chunks).toString('utf8') }
 }
 
 function classified (error: unknown, url: URL, timeoutMs: number): Error {

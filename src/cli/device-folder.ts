@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { constants } from 'node:fs'
-import { copyFile, link, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
+import { copyFile, link, mkdir, open, readFile, readdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { EXIT, Failure, codeOf, messageOf } from './failure.ts'
 
@@ -77,6 +77,12 @@ export async function writeCertificate (folder: string, certificatePem: string, 
     await rename(aside, join(folder, name))
   }
   await flush(folder)
+}
+
+/** Removes what a killed process left half written in the folder of a device that is complete: it may be a copy of the private key. */
+export async function removeLeftovers (folder: string): Promise<void> {
+  const names = (await readdir(folder)).filter(name => /^\.[0-9a-f-]{36}\.tmp$/.test(name))
+  await Promise.all(names.map(name => rm(join(folder, name), { force: true })))
 }
 
 /** The facts of an enrolled device, or undefined when the folder has none (yet). */

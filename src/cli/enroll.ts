@@ -1,14 +1,12 @@
-import { X509Certificate, createHash, createPublicKey } from 'node:crypto'
-import { readCertificate } from '../x509/certificate.ts'
 import { makeKey } from '../x509/request.ts'
 import { postUntilAnswered } from './back-off.ts'
 import type { Patience, Reply } from './back-off.ts'
 import type { Service } from './client.ts'
-import { csrFor, privateKeyOf } from './private-key.ts'
-import { factsOf, openFolder, readFacts, readPrivateKey, writeCertificate, writePrivateKey } from './device-folder.ts'
+import { csrFor } from './private-key.ts'
+import { openFolder, readFacts, readPrivateKey, writeCertificate, writePrivateKey } from './device-folder.ts'
 import type { DeviceFacts } from './device-folder.ts'
-import { EXIT, Failure, messageOf } from './failure.ts'
-import { hostAndPort } from './publish.ts'
+import { EXIT, Failure } from './failure.ts'
+import { checkVended, fingerprintOf } from './vended.ts'
 
 export interface Enrolment {
   readonly service: Service
@@ -61,48 +59,19 @@ export async function enrollWithServiceKey ({ service, serialNumber, registratio
   const { keyPair } = reply.body
   const privateKeyPem = typeof keyPair === 'object' && keyPair !== null && 'privateKey' in keyPair ? keyPair.privateKey : undefined
   if (typeof privateKeyPem !== 'string') throw new Failure(EXIT.failed, 'the answer of the service holds no private key')
-  check(reply, serialNumber, privateKeyPem)
+  checkVended(reply.body, serialNumber, fingerprintOf(privateKeyPem))
   await writePrivateKey(folder, privateKeyPem)
   return await store(folder, serialNumber, reply, privateKeyPem)
 }
 
 async function store (folder: string, serialNumber: string, reply: Reply, privateKeyPem: string): Promise<Enrolled> {
-  const { certificatePem, rootCaPem, facts } = check(reply, serialNumber, privateKeyPem)
+  const { certificatePem, rootCaPem, facts } = checkVended(reply.body, serialNumber, fingerprintOf(privateKeyPem))
   await writeCertificate(folder, certificatePem, rootCaPem, facts)
   return { ...facts, isNew: reply.status === 201, certificatePem }
 }
 
-/** Trusts nothing in the answer: a certificate for another key or device would be found out only in the field. */
-function check ({ body }: Reply, serialNumber: string, privateKeyPem: string) {
-  const facts = factsOf(body, 'the answer of the service')
-  const { certificatePem, rootCaPem } = body
-  const wrong = (why: string) => new Failure(EXIT.failed, `the answer of the service is wrong: ${why}`, {
-    remedy: 'Nothing of it was stored; report it to the operator'
-  })
-  if (typeof certificatePem !== 'string' || typeof rootCaPem !== 'string') throw wrong('certificatePem or rootCaPem is missing')
-  const certificate = legible(() => readCertificate(certificatePem), wrong)
-  legible(() => new X509Certificate(rootCaPem), wrong)
-  hostAndPort(facts.endpoint)
-  if (facts.serialNumber !== serialNumber) throw wrong('it is about another device')
-  if (certificate.publicKeyFingerprint !== fingerprintOf(privateKeyPem)) throw wrong('the certificate carries another public key')
-  if (certificate.certificateId !== facts.certificateId) throw wrong('certificateId belongs to another certificate')
-  return { certificatePem, rootCaPem, facts }
-}
-
-function fingerprintOf (privateKeyPem: string): string {
-  const publicKey = createPublicKey(privateKeyOf(privateKeyPem, 'the private key'))
-  return createHash('sha256').update(publicKey.export({ type: 'spki', format: 'der' })).digest('hex')
-}
-
-function legible<T> (read: () => T, wrong: (why: string) => Failure): T {
-  try {
-    return read()
-  } catch (error) {
-    throw wrong(`a certificate cannot be read (${messageOf(error)})`)
-  }
-}
-
-async function refuseOtherDevice (folder: string, serialNumber: string): Promise<void> {
+/** A folder is for one device. Throws a `Failure` when it holds the facts of another one. */
+export async function refuseOtherDevice (folder: string, serialNumber: string): Promise<void> {
   const facts = await readFacts(folder)
   if (facts === undefined || facts.serialNumber === serialNumber) return
   throw new Failure(EXIT.failed, `${folder} belongs to the device ${facts.serialNumber}`, { remedy: 'Use another --out: devices must not share a key' })

@@ -6,6 +6,7 @@ import { deviceCommand } from './device.ts'
 import { devicesCommand } from './devices.ts'
 import { EXIT, Failure, describe } from './failure.ts'
 import { keysCommand } from './keys.ts'
+import { lineCommand } from './line.ts'
 import { operatorCommand } from './operator.ts'
 import { verifyCommand } from './verify.ts'
 
@@ -14,7 +15,7 @@ const { version } = JSON.parse(readFileSync(new URL('../../package.json', import
 const EXIT_CODES = `
 Exit codes:
   0  done
-  1  failed; of an import: some devices were refused or failed
+  1  failed; of an import or a line: some devices were refused or failed
   2  wrong usage
   3  refused by the service or the broker: final, do not retry
   4  the service could not be reached, or said "later" until the deadline
@@ -27,7 +28,7 @@ const program = new Command('cvm')
   .version(version)
   .addHelpText('after', EXIT_CODES)
   .exitOverride()
-const commands = [deviceCommand(), operatorCommand(), devicesCommand(), keysCommand(), verifyCommand(), demoCommand()]
+const commands = [deviceCommand(), operatorCommand(), devicesCommand(), lineCommand(), keysCommand(), verifyCommand(), demoCommand()]
 for (const command of commands) program.addCommand(inherit(command))
 
 try {

@@ -3,8 +3,8 @@ import { EXIT } from './failure.ts'
 
 /** Tells a person how far the work has come. */
 export interface Progress {
-  /** So many more are done. */
-  readonly advance: (count: number) => void
+  /** So many more are done; `note` is shown beside how many. */
+  readonly advance: (count: number, note?: string) => void
   /** Why nothing happens just now. */
   readonly say: (text: string) => void
   /** No more is to be told. */
@@ -15,12 +15,15 @@ const STEPS = 10
 const LEAST_COLUMNS = 60
 const BAR_COLUMNS = 30
 
-/** A bar on a terminal that is wide enough; elsewhere, and where colours are not wanted, a line on stderr for each tenth. */
-export function startProgress (what: string, total: number): Progress {
+/**
+ * A bar on a terminal that is wide enough; elsewhere, and where colours are not wanted, a line on stderr for each tenth. The bar ends the
+ * process at once on Ctrl-C: `isPlain` is for work that must not end like that.
+ */
+export function startProgress (what: string, total: number, isPlain = false): Progress {
   const { NO_COLOR, TERM, CI } = process.env
   // Some terminals say that they have no columns at all.
   const isFit = process.stderr.isTTY && process.stderr.columns >= LEAST_COLUMNS
-  return isFit && !NO_COLOR && TERM !== 'dumb' && !CI ? bar(what, total) : lines(what, total, line => process.stderr.write(`${line}\n`))
+  return !isPlain && isFit && !NO_COLOR && TERM !== 'dumb' && !CI ? bar(what, total) : lines(what, total, line => process.stderr.write(`${line}\n`))
 }
 
 /** A line at the start and for each tenth that is done. @public */
@@ -29,15 +32,26 @@ export function lines (what: string, total: number, write: (line: string) => voi
   let told = 0
   write(`${what}: ${total} devices`)
   return {
-    advance (count) {
+    advance (count, note = '') {
       done += count
       const step = Math.floor(done * STEPS / total)
-      if (step > told) write(`${done} of ${total} done (${Math.floor(done * 100 / total)} %)`)
+      if (step > told) write(`${done} of ${total} done (${Math.floor(done * 100 / total)} %)${note && `, ${note}`}`)
       told = Math.max(told, step)
     },
     say: write,
     stop: write
   }
+}
+
+/**
+ * How fast it goes, what went wrong and how long it will take, for `advance`: `done` of `total` in so many milliseconds, without what an
+ * earlier run had done.
+ */
+export function paceOf (done: number, total: number, wrong: number, elapsedMs: number): string {
+  const rate = done * 1000 / Math.max(1, elapsedMs)
+  const seconds = rate === 0 ? 0 : Math.ceil((total - done) / rate)
+  const left = seconds < 100 ? `${seconds} s` : seconds < 6000 ? `${Math.ceil(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`
+  return `${rate.toFixed(1)}/s, ${wrong} not vended, ${left} left`
 }
 
 function bar (what: string, total: number): Progress {
@@ -54,9 +68,9 @@ function bar (what: string, total: number): Progress {
   let done = 0
   shown.start(what)
   return {
-    advance (count) {
+    advance (count, note = '') {
       done += count
-      shown.advance(count, `${done} of ${total}`)
+      shown.advance(count, `${done} of ${total}${note && `, ${note}`}`)
     },
     say: text => shown.message(text),
     stop (text) {

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { lines } from '../../src/cli/progress.ts'
+import { lines, paceOf } from '../../src/cli/progress.ts'
 import { scriptedService } from './scripted-service.ts'
 import { onTerminal } from './command.ts'
 
@@ -17,6 +17,14 @@ await t.test('plain: a line for each tenth, however large the steps', t => {
   stop('done')
   t.strictSame(told, ['importing: 40 devices', '4 of 40 done (10 %)', '24 of 40 done (60 %)', '39 of 40 done (97 %)', 'waiting',
     '40 of 40 done (100 %)', 'done'])
+  t.end()
+})
+
+await t.test('rate, what went wrong, and the time that is left', t => {
+  t.equal(paceOf(10, 100, 2, 1000), '10.0/s, 2 not vended, 9 s left')
+  t.equal(paceOf(100, 10_000, 0, 10_000), '10.0/s, 0 not vended, 17 min left')
+  t.equal(paceOf(100, 100_000, 0, 10_000), '10.0/s, 0 not vended, 2.8 h left')
+  t.equal(paceOf(0, 5, 0, 0), '0.0/s, 0 not vended, 0 s left')
   t.end()
 })
 
