@@ -152,12 +152,19 @@ export async function commit (run: Run, device: Device): Promise<Certificate> {
   if (certificate.way === 'keys' && run.request.callerGone?.aborted) {
     throw new CvmError('deadline-exceeded', { detail: 'the caller went away before the key pair could be handed over' })
   }
-  const result = await run.registry.commit(fence(run, device))
+  const result = await run.registry.commit(fence(run, device)).catch((cause: unknown) => lookAgain(run, certificate, cause))
   if (result.applied) return certificate
   const now = result.device
   if (now?.state === 'ACTIVE' && hasCertificate(result, certificate.certificateId)) return certificate
   await makeAwsAgree(certificate.certificateId, now, run.controlPlane, run.deadline())
   throw new ClaimLost(now)
+}
+
+/** A commit whose answer was lost may have been done, and with a key pair nobody could ask again: then the row says so. */
+async function lookAgain (run: Run, { certificateId }: Certificate, cause: unknown): Promise<WriteResult> {
+  const now = await run.registry.find(run.request.serialNumber).catch(() => undefined)
+  if (now?.state === 'ACTIVE' && now.certificate?.certificateId === certificateId) return { applied: false, device: now }
+  throw cause
 }
 
 /** What the row that overtook us says to this request. */

@@ -49,6 +49,24 @@ await t.test('a generated key pair is in one answer only', async t => {
   t.notMatch(JSON.stringify(await rig.registry.find(SERIAL)), /private/, 'and nowhere in the registry')
 })
 
+await t.test('a commit whose answer was lost is looked up, so that no key pair is lost with it', async t => {
+  for (const applies of [true, false]) {
+    const rig = await makeRig()
+    const { registry } = rig
+    const commit = registry.commit.bind(registry)
+    registry.commit = async write => {
+      if (applies) await commit(write)
+      throw new CvmError('registry-unavailable')
+    }
+    if (applies) t.match(await rig.vendKeys(), { outcome: 'vended', keyPair: { privateKey: String } })
+    else await t.rejects(rig.vendKeys(), { code: 'registry-unavailable' })
+    registry.commit = commit
+    rig.clock.now += 1
+    if (!applies) t.match(await rig.vendKeys(), { outcome: 'vended', keyPair: { privateKey: String } }, 'the next request gets a key pair')
+    t.equal(rig.controlPlane.active().length, 1)
+  }
+})
+
 await t.test('a key pair that nobody is left to take is not committed', async t => {
   const rig = await makeRig()
   const gone = new AbortController()
