@@ -36,7 +36,7 @@ export async function startLocalMode (config: Config, log: Logger): Promise<Loca
   })
   return {
     settings: {
-      API_KEYS: dir ? [...config.API_KEYS, operatorKey(join(dir, 'operator.key'))] : config.API_KEYS,
+      API_KEYS: dir ? [...config.API_KEYS, keyOf(dir, 'operator'), keyOf(dir, 'line')] : config.API_KEYS,
       AWS_ENDPOINT_URL_DYNAMODB: aws.dynamodbUrl,
       AWS_ENDPOINT_URL_IOT: aws.iotUrl
     },
@@ -70,11 +70,12 @@ async function sampleDevice ({ registry, hashToken }: App, file: string): Promis
   return device
 }
 
-/** An operator's API key of its own for this folder; the service knows its hash, as in production. */
-function operatorKey (file: string): ApiKey {
+/** An API key of its own for this folder; the service knows its hash, as in production. */
+function keyOf (dir: string, role: 'operator' | 'line'): ApiKey {
+  const file = join(dir, `${role}.key`)
   const key = readKept(file) ?? `cvm_${randomBytes(32).toString('base64url')}`
   keep(file, key)
-  return { name: 'local', role: 'operator', hash: createHash('sha256').update(key.trim()).digest('hex') }
+  return { name: 'local', role, hash: createHash('sha256').update(key.trim()).digest('hex') }
 }
 
 function readDevice (file: string): SampleDevice | undefined {

@@ -59,7 +59,7 @@ export function lineCommand (): Command {
 async function runVend (file: string, options: VendOptions): Promise<void> {
   const { out, keyType, resume, dryRun = false, json = false } = options
   const keys = keysOf(options)
-  const service = await connect(options)
+  const service = await connect(options, 'line')
   const total = await checkRequests(file, keys === 'nobody')
   if (!dryRun) await openFolder(out)
   const bench = { out, keys, keyType, isDryRun: dryRun }

@@ -42,18 +42,18 @@ export async function findAddress (options: ConnectionOptions): Promise<Service>
   return await findService(url, ca, note)
 }
 
-/** The service and the key to ask it with. Throws a `Failure`. */
-export async function connect (options: ConnectionOptions): Promise<Service> {
+/** The service and the key to ask it with; of the local mode's keys, the one for this role. Throws a `Failure`. */
+export async function connect (options: ConnectionOptions, role: 'operator' | 'line' = 'operator'): Promise<Service> {
   const settings = await readSettings()
   const { url, ca } = { ...settings, ...options }
   const service = await findService(url, ca, note)
-  const apiKey = (await keyFrom(options, settings, service.url)).trim()
+  const apiKey = (await keyFrom(options, settings, service.url, role)).trim()
   if (apiKey === '') throw new Failure(EXIT.usage, 'the API key is missing', { remedy: 'Give --key-file, or set CVM_API_KEY' })
   if (!/^[\x21-\x7e]+$/.test(apiKey)) throw new Failure(EXIT.usage, 'the API key is not one word of ASCII characters', { remedy: 'Check the key\'s file' })
   return { ...service, apiKey }
 }
 
-async function keyFrom (options: ConnectionOptions, settings: Settings, url: URL): Promise<string> {
+async function keyFrom (options: ConnectionOptions, settings: Settings, url: URL, role: string): Promise<string> {
   const given = options.keyFile ?? (process.env['CVM_API_KEY'] ? undefined : process.env['CVM_KEY_FILE'] || settings.keyFile)
   if (given !== undefined) {
     await warnWhenOpen(given)
@@ -61,7 +61,7 @@ async function keyFrom (options: ConnectionOptions, settings: Settings, url: URL
   }
   if (process.env['CVM_API_KEY']) return process.env['CVM_API_KEY']
   // The local key is nobody else's business.
-  return isThisMachine(url) ? await readFile(join(LOCAL_FOLDER, 'operator.key'), 'utf8').catch(() => '') : ''
+  return isThisMachine(url) ? await readFile(join(LOCAL_FOLDER, `${role}.key`), 'utf8').catch(() => '') : ''
 }
 
 /** The configuration file, or nothing when there is none and none was named. */
