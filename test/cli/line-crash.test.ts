@@ -59,11 +59,13 @@ await t.test('a full disk: stops clearly, and what was vended is replayed', asyn
   t.match(stderr, /cannot write the manifest to [^]*nothing is lost/)
   t.equal(statSync(join(folder, 'out', 'manifest.csv')).size, 16 * 512)
   const before = keys(service, folder)
-  const done = service.vended.size
-  t.ok(done > 10, 'in the middle')
+  t.ok(service.vended.size > 10, 'in the middle')
   const again = await run(service, folder, args)
   t.match(again, { status: 0 })
-  t.equal(summaryOf(again)['vended'], 40 - done)
+  // The service may have gone on with a post that the full disk cut off.
+  const { vended, replayed, skipped } = summaryOf(again) as Record<string, number>
+  t.equal(vended! + replayed! + skipped!, 40)
+  t.ok(replayed! >= 1, 'at least the one whose row did not fit')
   t.match(keys(service, folder), before)
   checkDevices(t, service, folder, 40)
 })
