@@ -13,12 +13,13 @@ const only = (name, from, allowed, comment) => ({
 module.exports = {
   forbidden: [
     { name: 'no-cycles', severity: 'error', from: {}, to: { circular: true } },
-    only('errors-and-config-stand-alone', '^src/(errors|config)\\.ts$', '^$', 'errors and config import npm only'),
+    only('errors-and-config-stand-alone', '^src/(errors|config|settings)\\.ts$', '^src/settings\\.ts$', 'errors and config import npm only'),
     only('x509', '^src/x509/', '^src/(x509/|errors\\.ts$)', 'x509 knows bytes and errors'),
     only('vending', '^src/vending/', '^src/(vending/|x509/|errors\\.ts$)', 'the domain knows neither HTTP nor AWS'),
     only('adapters', '^src/adapters/', '^src/(adapters/|vending/|errors\\.ts$)', 'adapters know the ports they implement'),
     only('plugins', '^src/plugins/', '^src/(plugins/|vending/|errors\\.ts$)', 'plugins know no adapter and no route'),
     only('schemas', '^src/schemas/', '^src/(schemas/|vending/|errors\\.ts$)', 'what routes say alike: members, examples, failures'),
+    only('observed', '^src/observed/', '^src/(observed/|vending/|plugins/metrics\\.ts$|config\\.ts$|errors\\.ts$)', 'the use cases with eyes on them'),
     only('routes', '^src/routes/', '^src/(schemas/|vending/|x509/|errors\\.ts$)', 'a route knows the domain, and no other route'),
     only('local', '^src/local/', '^src/local/', 'an emulator that shares code with the adapters shares their mistakes'),
     only('cli', '^src/cli/', '^src/(cli/|x509/)', 'the command line speaks HTTP'),

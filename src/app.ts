@@ -12,10 +12,12 @@ import { DynamoDbUnfinishedDevices } from './adapters/dynamodb-unfinished-device
 import { pacedControlPlanes } from './adapters/paced-control-plane.ts'
 import { amazonRootCas } from './adapters/trust-anchors.ts'
 import type { Config } from './config.ts'
-import { auditLog, observedUseCases } from './observed.ts'
+import { auditLog } from './observed/audit-log.ts'
+import { observedUseCases } from './observed/use-cases.ts'
 import { buildOps } from './ops.ts'
 import { apiDocs } from './plugins/api-docs.ts'
 import { authenticate } from './plugins/authenticate.ts'
+import { callerGone } from './plugins/caller-gone.ts'
 import { drain } from './plugins/drain.ts'
 import { answerUnreadable, errorFacts, errorHandler, sendFrameworkError } from './plugins/error-handler.ts'
 import { items } from './plugins/items.ts'
@@ -108,6 +110,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const service = Fastify(serverOptions(config, surroundings))
   service.addHook('onRequest', async (request, reply) => { reply.header('x-request-id', request.id) })
   await service.register(drain)
+  await service.register(callerGone)
   await service.register(requestMetrics, { metrics })
   // A browser keeps HSTS for every port of localhost, so that one look at /docs would break whatever else is served there.
   await service.register(helmet, { contentSecurityPolicy: NO_CONTENT, strictTransportSecurity: !config.CVM_LOCAL })
@@ -135,10 +138,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     connection: async () => ({ endpoint: await forDevices.endpoint(), rootCaPem }),
     renewAfter: ({ certificate, product }: Vended) => renewAfter(certificate, timesOf(product, products).renewAfterMs)
   }
-  await service.register(vendRoutes, {
-    vend: useCases.vend,
-    ...vended
-  })
+  await service.register(vendRoutes, { ...vended, vend: useCases.vend })
   await service.register(batchRoutes, {
     ...vended, open: useCases.openBatch, atOnce: config.BATCH_AT_ONCE, onLine: status => metrics.batchLines.inc({ status })
   })

@@ -5,7 +5,8 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { openssl } from './fixtures/openssl.ts'
 import { newKey } from './fixtures/vending.ts'
-import { ConfigError, SETTINGS, allowed, readConfig } from '../src/config.ts'
+import { ConfigError, readConfig } from '../src/config.ts'
+import { SETTINGS, allowed } from '../src/settings.ts'
 
 type Env = Record<string, string | undefined>
 interface Schema { type?: string, minimum?: number, maximum?: number, enum?: readonly string[] }

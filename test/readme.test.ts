@@ -2,10 +2,10 @@
 // To renew them after a change: UPDATE_README=1 npx tap test/readme.test.ts
 import { readFileSync, writeFileSync } from 'node:fs'
 import t from 'tap'
-import { SETTINGS, allowed } from '../src/config.ts'
 import { ERRORS } from '../src/errors.ts'
 import { FROM_ENVIRONMENT, INITIAL, PRODUCT } from '../src/products.ts'
 import { createMetrics } from '../src/plugins/metrics.ts'
+import { SETTINGS, allowed } from '../src/settings.ts'
 import { AUDIT_EVENTS } from '../src/vending/audit.ts'
 import { accessRows } from './fixtures/access.ts'
 import { CSR_REFUSALS } from '../src/x509/refusals.ts'

@@ -47,6 +47,7 @@ await t.test('who may import whom', async t => {
     'src/adapters/a.ts': ['../routes/b.ts', 'adapters'],
     'src/plugins/a.ts': ['../adapters/b.ts', 'plugins'],
     'src/schemas/a.ts': ['../routes/b.ts', 'schemas'],
+    'src/observed/a.ts': ['../adapters/b.ts', 'observed'],
     'src/routes/a.ts': ['../routes/b.ts', 'routes'],
     'src/local/a.ts': ['../x509/b.ts', 'local'],
     'src/cli/a.ts': ['../vending/b.ts', 'cli'],

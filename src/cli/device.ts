@@ -1,13 +1,14 @@
 import { access } from 'node:fs/promises'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
-import { Command, InvalidArgumentError, Option } from 'commander'
+import { Command, Option } from 'commander'
 import { isThisMachine } from './client.ts'
 import { FILES, readFacts, readPrivateKey, readText } from './device-folder.ts'
 import { enroll, enrollWithServiceKey } from './enroll.ts'
 import { EXIT, Failure } from './failure.ts'
 import { LOCAL_FOLDER, readCredentials } from './local-mode.ts'
 import type { Credentials } from './local-mode.ts'
+import { seconds } from './numbers.ts'
 import { publish } from './publish.ts'
 import { findAddress, withAddress } from './settings.ts'
 
@@ -104,11 +105,6 @@ async function readToken (file: string | undefined): Promise<string> {
   if (token === undefined) throw usage('--token-file is missing (or set CVM_REGISTRATION_TOKEN)')
   if (token.trim() === '') throw usage('the registration token is empty')
   return token.trim()
-}
-
-function seconds (value: string): number {
-  if (!/^[1-9]\d{0,5}$/.test(value)) throw new InvalidArgumentError('It must be a whole number of seconds, at least 1.')
-  return Number(value)
 }
 
 function usage (what: string): Failure {

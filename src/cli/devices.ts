@@ -1,10 +1,11 @@
 import { realpath } from 'node:fs/promises'
 import { basename, dirname, extname, join } from 'node:path'
-import { Command, InvalidArgumentError } from 'commander'
+import { Command } from 'commander'
 import { checkDevices } from './device-list.ts'
 import { EXIT, Failure, printable } from './failure.ts'
 import { importDevices } from './import-devices.ts'
 import type { Tally } from './import-devices.ts'
+import { seconds, upTo } from './numbers.ts'
 import { startProgress } from './progress.ts'
 import { ResultFile } from './result-file.ts'
 import { connect, withConnection } from './settings.ts'
@@ -35,7 +36,7 @@ export function devicesCommand (): Command {
     .description('register the devices of a CSV or NDJSON file; running it again goes on where it ended')
     .option('--out <file>', 'where the results and the tokens go (default: beside the file, as devices.results.csv)')
     .option('--product <product>', 'product of the lines that name none')
-    .option('--chunk <n>', 'devices sent at once, 1 to 1000', chunk, 200)
+    .option('--chunk <n>', 'devices sent at once, 1 to 1000', upTo(1000), 200)
     .option('--timeout <seconds>', 'how long to go on with a chunk when the service is away or says "later"', seconds, 300)
     .option('--json', 'print the summary as JSON')
     .addHelpText('after', HELP)
@@ -106,14 +107,4 @@ function summarize (total: number, tally: Tally, out: string, isJson: boolean): 
 
 function besides (file: string): string {
   return join(dirname(file), `${basename(file, extname(file))}.results.csv`)
-}
-
-function chunk (value: string): number {
-  if (!/^[1-9]\d{0,3}$/.test(value) || Number(value) > 1000) throw new InvalidArgumentError('It must be a whole number from 1 to 1000.')
-  return Number(value)
-}
-
-function seconds (value: string): number {
-  if (!/^[1-9]\d{0,5}$/.test(value)) throw new InvalidArgumentError('It must be a whole number of seconds, at least 1.')
-  return Number(value)
 }

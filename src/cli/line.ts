@@ -1,8 +1,9 @@
-import { Command, InvalidArgumentError, Option } from 'commander'
+import { Command, Option } from 'commander'
 import { openFolder } from './device-folder.ts'
 import { EXIT, Failure, printable } from './failure.ts'
 import { LineSession } from './line-session.ts'
 import type { Keys } from './line-item.ts'
+import { seconds, upTo } from './numbers.ts'
 import { checkRequests } from './request-list.ts'
 import { connect, withConnection } from './settings.ts'
 import type { ConnectionOptions } from './settings.ts'
@@ -46,7 +47,7 @@ export function lineCommand (): Command {
     .addOption(new Option('--key-type <type>', 'kind of key to make').choices(['ec', 'rsa']).default('ec'))
     .option('--chunk <n>', 'devices in one post, 1 to 5000', upTo(5000), 500)
     .option('--posts <n>', 'posts at the same time, 1 to 8', upTo(8), 2)
-    .option('--timeout <seconds>', 'how long to go on when nothing is answered, or with lines that keep failing', upTo(999_999), 300)
+    .option('--timeout <seconds>', 'how long to go on when nothing is answered, or with lines that keep failing', seconds, 300)
     .option('--resume', 'skip devices that are complete by the manifest and their files (the default)', true)
     .option('--no-resume', 'send every device again; the service answers "replayed" for what it had done')
     .option('--dry-run', 'ask what would be done with each line; nothing is vended or written')
@@ -107,11 +108,4 @@ function summarize ({ tally, classes, manifest }: LineSession, lines: number, is
     ['left to do', left],
     ['manifest', manifest]
   ]))
-}
-
-function upTo (most: number): (value: string) => number {
-  return value => {
-    if (!/^[1-9]\d{0,5}$/.test(value) || Number(value) > most) throw new InvalidArgumentError(`It must be a whole number from 1 to ${most}.`)
-    return Number(value)
-  }
 }

@@ -4,6 +4,7 @@ import { postUntilAnswered } from './back-off.ts'
 import { readText } from './device-folder.ts'
 import { EXIT, Failure, printable } from './failure.ts'
 import { audit, certificate, list, show } from './look-up.ts'
+import { upTo } from './numbers.ts'
 import { connect, withConnection } from './settings.ts'
 import type { ConnectionOptions } from './settings.ts'
 import { facts } from './table.ts'
@@ -33,7 +34,7 @@ export function operatorCommand (): Command {
     .description('devices, in the order of their states and serial numbers')
     .option('--state <state>', 'only those in this state, such as ACTIVE')
     .option('--product <product>', 'only those of this product')
-    .option('--limit <n>', 'at most so many', limit, 100)
+    .option('--limit <n>', 'at most so many', upTo(9_999_999), 100)
     .option('--all', 'all of them')
     .option('--json', JSON_LINES)
     .action(list)
@@ -108,11 +109,6 @@ function explainUnknown (error: unknown): never {
   if (!(error instanceof Failure) || error.exitCode !== EXIT.later) throw error
   const remedy = 'The device may be registered all the same: look with `cvm operator show`; if it is, `cvm operator reset` gives it a new token'
   throw new Failure(error.exitCode, error.message, { ...error.problem, remedy }, error)
-}
-
-function limit (value: string): number {
-  if (!/^[1-9]\d{0,6}$/.test(value)) throw new InvalidArgumentError('It must be a whole number, at least 1.')
-  return Number(value)
 }
 
 function revision (value: string): string {

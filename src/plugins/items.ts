@@ -60,7 +60,7 @@ const MAX_FAULTS = 5
 /** Answers many items in one request, each by itself: whatever becomes of one, the others are answered. */
 export const items = fp<ItemsOptions>(async (app, { atOnce, arrayMs, ...told }) => {
   app.decorateReply('answerItems', function answerItems<S extends TSchema> (this: FastifyReply, body: unknown, itemWork: ItemWork<S>) {
-    const gone = callerGone(this)
+    const gone = this.callerGone()
     const { more, onResult } = itemWork
     const counts = Object.fromEntries([...itemWork.statuses, 'refused', 'failed'].map(status => [status, 0]))
     const answer = answerer(this.request, itemWork, { ...told, callerGone: gone, stopping: app.stopping })
@@ -77,7 +77,7 @@ export const items = fp<ItemsOptions>(async (app, { atOnce, arrayMs, ...told }) 
     const answers = answerLines(body, results(body), { counts, more }, () => this.raw.destroy())
     return this.type(NDJSON).send(Readable.from(answers, { highWaterMark: 1 }))
   })
-}, { name: 'items', dependencies: ['drain', 'ndjson'] })
+}, { name: 'items', dependencies: ['caller-gone', 'drain', 'ndjson'] })
 
 async function answerArray (results: AsyncIterable<Result>, counts: Record<string, number>, more?: object) {
   const all: Result[] = []
@@ -153,12 +153,6 @@ function answerer<S extends TSchema> (request: FastifyRequest, { schema, work }:
 function serialNumberOf (item: unknown): { serialNumber?: string } {
   const { serialNumber } = (item ?? {}) as { serialNumber?: unknown }
   return typeof serialNumber === 'string' && new RegExp(SERIAL_NUMBER).test(serialNumber) ? { serialNumber } : {}
-}
-
-function callerGone ({ raw }: FastifyReply): AbortSignal {
-  const gone = new AbortController()
-  raw.once('close', () => { if (!raw.writableFinished) gone.abort() })
-  return gone.signal
 }
 
 declare module 'fastify' {

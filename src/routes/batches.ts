@@ -3,11 +3,10 @@ import type { FastifyInstance } from 'fastify'
 import { type Static, Type } from 'typebox'
 import { EXAMPLE } from '../schemas/example.ts'
 import { AWS_IOT_FAILURES, itemFailure } from '../schemas/failures.ts'
-import { certificateArn, certificateId, certificatePem, notAfter, registrationToken, serialNumber, thingName, time } from '../schemas/members.ts'
+import { NDJSON, certificateArn, certificateId, certificatePem, notAfter, registrationToken, serialNumber, thingName, time } from '../schemas/members.ts'
+import { factsOf } from '../schemas/vended.ts'
 import type { Batch } from '../vending/vend-batch.ts'
 import type { Vended } from '../vending/vend-steps.ts'
-
-const NDJSON = 'application/x-ndjson'
 
 const Line = Type.Object({
   serialNumber,
@@ -125,16 +124,7 @@ export async function batchRoutes (base: FastifyInstance, options: BatchRoutesOp
   })
 
   function resultOf (vended: Vended) {
-    const { certificate: { thingName, certificateId, certificateArn, certificatePem, notAfter }, keyPair } = vended
-    return {
-      status: vended.outcome === 'replayed' ? 'replayed' : 'vended',
-      thingName,
-      certificateId,
-      certificateArn,
-      certificatePem,
-      notAfter: new Date(notAfter).toISOString(),
-      renewAfter: new Date(renewAfter(vended)).toISOString(),
-      ...(keyPair && { keyPair })
-    }
+    const { outcome, keyPair } = vended
+    return { status: outcome === 'replayed' ? 'replayed' : 'vended', ...factsOf(vended, renewAfter), ...(keyPair && { keyPair }) }
   }
 }

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import type { FastifyInstance } from 'fastify'
 import { type Static, Type } from 'typebox'
@@ -8,6 +7,7 @@ import { AWS_IOT_FAILURES, REGISTRY_FAILURES } from '../schemas/failures.ts'
 import { certificateArn, certificateId, notAfter, product, serialNumber, thingName, time } from '../schemas/members.ts'
 import type { Device } from '../vending/device.ts'
 import type { DeviceRegistry } from '../vending/device-registry.ts'
+import type { Operated, Wish } from '../vending/operate.ts'
 
 const DeviceAnswer = Type.Object({
   serialNumber,
@@ -97,20 +97,7 @@ function operationSchema (operation: Operation) {
 
 interface DeviceRoutesOptions {
   registry: DeviceRegistry
-  /** Carries out an operator's wish; for `reset` with the new token. */
-  operate: (wish: Wish) => Promise<Device>
-}
-
-interface Wish {
-  serialNumber: string
-  operation: Operation
-  actor: string
-  role: string
-  reason: string
-  requestId: string
-  registrationToken?: string
-  /** Only while the device is at this revision. */
-  revision?: number
+  operate: (wish: Wish) => Promise<Operated>
 }
 
 /** What is known of devices, and what operators do to them. */
@@ -132,9 +119,8 @@ export async function deviceRoutes (base: FastifyInstance, { registry, operate }
       config: { access: ['operator'], errors: [...OPERATION_FAILURES, ...AWS_IOT_FAILURES] },
       schema: operationSchema(operation)
     }, async ({ params, headers, body, caller, id: requestId }, reply) => {
-      const token = operation === 'reset' ? { registrationToken: randomBytes(32).toString('base64url') } : {}
       const by = { actor: caller?.name ?? '', role: caller?.role ?? '', requestId }
-      const device = await operate({ ...params, ...body, ...token, ...conditionOf(headers), ...by, operation })
+      const { device, ...token } = await operate({ ...params, ...body, ...conditionOf(headers), ...by, operation })
       reply.header('cache-control', 'no-store')
       return { ...answerOf(device), ...token }
     })

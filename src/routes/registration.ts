@@ -3,10 +3,8 @@ import type { FastifyInstance } from 'fastify'
 import { type Static, Type } from 'typebox'
 import { EXAMPLE } from '../schemas/example.ts'
 import { REGISTRY_FAILURES, itemFailure } from '../schemas/failures.ts'
-import { product, serialNumber, time } from '../schemas/members.ts'
+import { NDJSON, product, serialNumber, time } from '../schemas/members.ts'
 import type { Registered, Registration } from '../vending/register.ts'
-
-const NDJSON = 'application/x-ndjson'
 
 const Item = Type.Object({
   serialNumber,

@@ -4,6 +4,7 @@ import { type Static, Type } from 'typebox'
 import { EXAMPLE } from '../schemas/example.ts'
 import { AWS_IOT_FAILURES, REGISTRY_FAILURES } from '../schemas/failures.ts'
 import { certificateArn, certificateId, certificatePem, notAfter, registrationToken, serialNumber, thingName, time } from '../schemas/members.ts'
+import { factsOf } from '../schemas/vended.ts'
 import { PRODUCT_REASONS } from '../vending/product.ts'
 import type { VendRequest, Vended } from '../vending/vend-steps.ts'
 import { CSR_REFUSALS } from '../x509/refusals.ts'
@@ -104,7 +105,7 @@ export async function vendRoutes (base: FastifyInstance, options: VendRoutesOpti
     config: { access, errors: [...FAILURES, 'key-not-recoverable', 'generated-keys-not-allowed'] }, schema: WITH_KEYS, preHandler
   }, async (request, reply) => {
     const connection = await options.connection()
-    const vended = await options.vend({ ...request.body, requestId: request.id, address: request.ip, callerGone: callerGone(reply) })
+    const vended = await options.vend({ ...request.body, requestId: request.id, address: request.ip, callerGone: reply.callerGone() })
     secret(reply.code(201))
     const { keyPair } = vended
     if (!keyPair) throw new Error('a key-generating vend ended without a key pair')
@@ -112,28 +113,8 @@ export async function vendRoutes (base: FastifyInstance, options: VendRoutesOpti
   })
 
   function answer (serialNumber: string, vended: Vended, connection: Connection): Static<typeof Answer> {
-    const { thingName, certificateId, certificateArn, certificatePem, notAfter } = vended.certificate
-    return {
-      serialNumber,
-      thingName,
-      certificateId,
-      certificateArn,
-      certificatePem,
-      ...connection,
-      notAfter: new Date(notAfter).toISOString(),
-      renewAfter: new Date(options.renewAfter(vended)).toISOString()
-    }
+    return { serialNumber, ...factsOf(vended, options.renewAfter), ...connection }
   }
-}
-
-/**
- * Aborted when the connection ends before the answer is out. Not `request.signal`: on a real socket that one is aborted once the body
- * has been read.
- */
-function callerGone ({ raw }: FastifyReply): AbortSignal {
-  const gone = new AbortController()
-  raw.once('close', () => { if (!raw.writableFinished) gone.abort() })
-  return gone.signal
 }
 
 /** The first answer is 201; what was there already is 200. */

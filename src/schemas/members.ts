@@ -3,6 +3,9 @@ import { DEVICE_STATES } from '../vending/device.ts'
 import { SERIAL_NUMBER } from '../vending/names.ts'
 import { EXAMPLE } from './example.ts'
 
+/** The media type of many items, a line each. */
+export const NDJSON = 'application/x-ndjson'
+
 // What several routes take or answer under the same name, so that it means the same everywhere.
 
 export const serialNumber = Type.String({

@@ -1,9 +1,24 @@
 import { CvmError } from '../errors.ts'
 import { makeAwsAgree } from './agreement.ts'
 import { CertificateStateConflict, type ControlPlane } from './control-plane.ts'
-import type { Device, PendingOperation } from './device.ts'
+import type { Device, Operation, PendingOperation } from './device.ts'
 import type { DeviceRegistry, Fulfilment } from './device-registry.ts'
 import { fulfilmentOf } from './lifecycle.ts'
+
+/** What an operator asks for, and in which request. */
+export interface Wish {
+  serialNumber: string
+  operation: Operation
+  actor: string
+  role: string
+  reason: string
+  requestId: string
+  /** Only while the device is at this revision. */
+  revision?: number
+}
+
+/** The device as it is after that; for `reset` with its new token, which nobody can learn later. */
+export interface Operated { device: Device, registrationToken?: string }
 
 export interface OperateDeps {
   registry: DeviceRegistry

@@ -7,6 +7,7 @@ import rateLimit from '@fastify/rate-limit'
 import Fastify from 'fastify'
 import t, { type Test } from 'tap'
 import { Type } from 'typebox'
+import { callerGone } from '../../src/plugins/caller-gone.ts'
 import { drain } from '../../src/plugins/drain.ts'
 import { answerUnreadable, errorHandler } from '../../src/plugins/error-handler.ts'
 import { items } from '../../src/plugins/items.ts'
@@ -33,6 +34,7 @@ async function serve (t: Test, work: Work, settings: Partial<LineLimits> & { req
     ajv: { customOptions: { allErrors: true, coerceTypes: false } },
     clientErrorHandler: (error, socket) => { if (!isReadAtOwnPace(error, socket)) answerUnreadable(error, socket, app.log) }
   })
+  await app.register(callerGone)
   await app.register(drain)
   await app.register(rateLimit, { max: 1_000_000 })
   await app.register(errorHandler, { isAudited: () => false, onFailure: code => failures.push(code) })

@@ -9,7 +9,8 @@ import { csrFor, newDevice, vend, vendKeys } from '../fixtures/vending.ts'
 import { SERIAL, makeRig } from '../fixtures/vend-rig.ts'
 import { readConfig } from '../../src/config.ts'
 import { CvmError } from '../../src/errors.ts'
-import { auditLog, observedUseCases } from '../../src/observed.ts'
+import { auditLog } from '../../src/observed/audit-log.ts'
+import { observedUseCases } from '../../src/observed/use-cases.ts'
 import { createMetrics } from '../../src/plugins/metrics.ts'
 import { AUDIT_EVENTS, type AuditRecord, auditLine } from '../../src/vending/audit.ts'
 import { tokenHasher } from '../../src/vending/registration-token.ts'
@@ -45,6 +46,8 @@ async function auditedDuring (work: () => Promise<unknown>): Promise<AuditRecord
 function ask (url: string, { as = keys.operator, ...body }: { as?: string, reason?: string, dryRun?: boolean } = {}, requestId = 'the-request') {
   return service.app.service.inject({ method: 'POST', url, headers: { authorization: `Bearer ${as}`, 'x-request-id': requestId }, payload: body })
 }
+
+const HASH = tokenHasher(Buffer.alloc(32, 1))
 
 await t.test('vending', async t => {
   const device = await newDevice(service)
@@ -158,6 +161,17 @@ await t.test('a request that another had begun, and one that the service fails',
   t.match(lines().slice(1), [{ level: WARN, audit: { event: 'device-revoked', outcome: 'failed', code: 'aws-iot-unavailable', actor: 'ada', serialNumber: SERIAL } }])
 })
 
+await t.test('of two resets at once, only who got the token that holds is told one', async t => {
+  const { rig, lines, useCases } = await observed()
+  const wish = { serialNumber: SERIAL, operation: 'reset', actor: 'ada', role: 'operator', reason: 'twice' } as const
+  const results = await Promise.allSettled(['request-1', 'request-2'].map(requestId => useCases.operate({ ...wish, requestId })))
+  const [given, ...more] = results.flatMap(result => result.status === 'fulfilled' ? [result.value.registrationToken ?? ''] : [])
+  t.strictSame(more, [])
+  t.match(results.find(({ status }) => status === 'rejected'), { reason: { code: 'state-conflict' } })
+  t.equal((await rig.registry.find(SERIAL))?.tokenHash, HASH(SERIAL, given ?? ''))
+  t.match(lines().map(({ audit }) => audit?.outcome).sort(), ['done', 'refused'])
+})
+
 await t.test('at any level but silent, and nothing beside the allow-list', t => {
   for (const [level, count] of [['trace', 1], ['info', 1], ['fatal', 1], ['silent', 0]] as const) {
     const { log, lines } = capture(level)
@@ -181,7 +195,7 @@ async function observed () {
   const { registry, controlPlane, products } = rig
   const planes = { forDevices: controlPlane, forBulk: controlPlane, admitLine: async () => () => {} }
   const metrics = createMetrics({ version: 'test', node: 'test' })
-  const hashToken = tokenHasher(Buffer.alloc(32, 1))
+  const hashToken = HASH
   const { audit } = auditLog(log)
   const ports = { registry, devices: registry, catalog: registry }
   const parts = { config: readConfig({}), log, audit, metrics, ...ports, ...planes, hashToken, products }

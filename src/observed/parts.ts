@@ -1,0 +1,31 @@
+import type { Logger } from 'pino'
+import type { Config } from '../config.ts'
+import type { Metrics } from '../plugins/metrics.ts'
+import type { Audit } from '../vending/audit.ts'
+import type { ControlPlane } from '../vending/control-plane.ts'
+import type { Way } from '../vending/device.ts'
+import type { DeviceCatalog } from '../vending/device-catalog.ts'
+import type { DeviceRegistry } from '../vending/device-registry.ts'
+import type { Products } from '../vending/product.ts'
+import type { TokenHasher } from '../vending/registration-token.ts'
+import type { UnfinishedDevices } from '../vending/unfinished-devices.ts'
+
+/** What the use cases are made of. */
+export interface Parts {
+  config: Config
+  log: Logger
+  audit: Audit
+  metrics: Metrics
+  registry: DeviceRegistry
+  devices: UnfinishedDevices
+  catalog: Pick<DeviceCatalog, 'findByCertificate'>
+  /** Where devices and operators go first, and where reconcile has time. */
+  forDevices: ControlPlane
+  forBulk: ControlPlane
+  admitLine: (way: Way, stop: AbortSignal) => Promise<() => void>
+  hashToken: TokenHasher
+  products: Products
+}
+
+/** Where a request comes from, and whose it is where that is not the device itself. */
+export interface Author { address: string, actor?: string, role?: string }

@@ -1,0 +1,56 @@
+import type { AuditEvent } from '../vending/audit.ts'
+import { fulfil } from '../vending/operate.ts'
+import { reconcile } from '../vending/reconcile.ts'
+import type { ReconcileReport, ReconcileRequest, ReconcileStep } from '../vending/reconcile-run.ts'
+import type { VendDeps } from '../vending/vend-steps.ts'
+import { finish } from '../vending/vend.ts'
+import { toFailure } from './outcome.ts'
+import type { Parts } from './parts.ts'
+
+/** The events of what reconcile does; all else is a device reconciled. */
+const RECONCILED: Readonly<Partial<Record<ReconcileStep, AuditEvent>>> = {
+  'dispose-retired': 'certificate-disposed', 'delete-orphan': 'certificate-disposed', 'report-drift': 'drift-found'
+}
+
+interface ReconcileWish extends Omit<ReconcileRequest, 'compareSince'> {
+  /** Who asked for it; nobody where it is its time. */
+  caller?: { name: string, role: string } | null
+}
+
+/** Reconcile, counted and audited. */
+export function observedReconcile ({ config, audit, metrics, devices, catalog, forBulk }: Parts, vendDeps: VendDeps) {
+  const deps = { ...vendDeps, controlPlane: forBulk }
+  let comparedAt = Date.now()
+  return async ({ caller, ...request }: ReconcileWish): Promise<ReconcileReport> => {
+    const startedAt = Date.now()
+    const { requestId, dryRun } = request
+    const requested = { event: 'reconcile-requested', requestId, actor: caller?.name, role: caller?.role, reason: dryRun ? 'dry-run' : undefined } as const
+    const report = await reconcile({ ...request, compareSince: comparedAt }, {
+      devices,
+      catalog,
+      controlPlane: forBulk,
+      finish: (device, requestId) => finish(device, requestId, deps),
+      fulfil: (device, requestId) => fulfil(device, requestId, deps),
+      now: Date.now,
+      deadline: deps.deadline,
+      claimLifetimeMs: config.CLAIM_LIFETIME_MS,
+      batch: config.RECONCILE_BATCH,
+      maxPages: config.RECONCILE_MAX_PAGES
+    }).catch((cause: unknown) => {
+      if (caller) audit({ ...requested, outcome: 'failed', code: toFailure(cause).code })
+      throw cause
+    })
+    if (caller) audit({ ...requested, outcome: 'done' })
+    for (const { step, outcome, detail: reason, ...facts } of report.actions) {
+      if (outcome === 'would') continue
+      metrics.reconcileActions.inc({ step, outcome })
+      audit({ event: RECONCILED[step] ?? 'device-reconciled', outcome, requestId, step, reason, ...facts })
+    }
+    if (dryRun) return report
+    metrics.reconcileBacklog.set(report.backlog)
+    metrics.drift.set(report.drift)
+    metrics.reconcileLastRun.set(startedAt / 1000)
+    if (report.complete) comparedAt = startedAt
+    return report
+  }
+}

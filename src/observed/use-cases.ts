@@ -1,0 +1,38 @@
+import { randomUUID } from 'node:crypto'
+import type { VendDeps } from '../vending/vend-steps.ts'
+import { observedBatch } from './batch.ts'
+import { observedOperate } from './operate.ts'
+import type { Parts } from './parts.ts'
+import { observedReconcile } from './reconcile.ts'
+import { observedRegister } from './register.ts'
+import { observedVend } from './vend.ts'
+
+/** The use cases with their settings and a clock, and with eyes on them: metrics, and security events. */
+export function observedUseCases (parts: Parts) {
+  const deps = vendDeps(parts)
+  return {
+    register: observedRegister(parts),
+    vend: observedVend(parts, deps),
+    openBatch: observedBatch(parts, deps),
+    operate: observedOperate(parts, deps),
+    reconcile: observedReconcile(parts, deps)
+  }
+}
+
+function vendDeps ({ config, log, metrics, registry, forDevices, hashToken, products }: Parts): VendDeps {
+  return {
+    registry,
+    controlPlane: forDevices,
+    hashToken,
+    now: Date.now,
+    newClaimId: randomUUID,
+    deadline: () => AbortSignal.timeout(config.VEND_DEADLINE_MS),
+    claimLifetimeMs: config.CLAIM_LIFETIME_MS,
+    products,
+    onStep: (step, durationMs, ok) => metrics.stepSeconds.observe({ step, result: ok ? 'ok' : 'failed' }, durationMs / 1000),
+    onLeftover (what, requestId, cause) {
+      metrics.leftovers.inc({ what })
+      log.warn({ what, requestId, cause: (cause as Error).name }, 'left to reconcile')
+    }
+  }
+}
