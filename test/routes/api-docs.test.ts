@@ -87,13 +87,19 @@ await t.test('every example of a request is accepted, and answered as it says', 
   }
 })
 
+// No route answers these yet. Whoever adds the first takes its codes out, and the test says so.
+const AWAITED = new Set<string>([
+  'certificate-not-trusted', 'authority-rejected', 'authority-not-active', 'authority-not-for-product', 'authority-not-found',
+  'certificate-revoked', 'authority-exists', 'authority-active', 'authority-in-use', 'authority-limit-exceeded', 'crl-unavailable'
+])
+
 await t.test('every code is documented', async t => {
   const documented = new Set(operations.flatMap(({ responses }) => Object.values(responses).flatMap(codesOf)))
   for (const code of Object.keys(ERRORS) as ErrorCode[]) {
     // No route answers these two, so they are told of the service as a whole.
     const nowhere = code === 'not-found' || code === 'method-not-allowed'
     if (nowhere) t.match(document.info.description, `\`${code}\``)
-    else t.ok(documented.has(code), code)
+    else t.equal(documented.has(code), !AWAITED.has(code), code)
   }
 })
 
