@@ -8,6 +8,7 @@ const TABLE = {
   'unknown-product': entry(400, 'There is no product of this name', 'Use a product of the service\'s products file, or leave it out for `default`.'),
   'weak-token': entry(400, 'The registration token is too weak', 'Use 16 to 256 printable ASCII characters without spaces, at least 8 of them different; or leave it out to have one made.'),
   'csr-rejected': entry(400, 'The certificate signing request was refused', 'Make a new CSR that follows `detail`; `reason` is stable.'),
+  'certificate-rejected': entry(400, 'The certificate cannot be used', 'Send a certificate that follows `detail`; `reason` is stable.'),
   'certificate-not-trusted': entry(400, 'The certificate does not lead to the authority', 'Have the authority issue a new one that follows `detail`; `reason` is stable.'),
   'authority-rejected': entry(400, 'The CA certificate, or what came with it, was refused', 'Correct what `detail` names; `reason` is stable.'),
   'device-not-authorized': entry(401, 'Serial number and registration token do not match a device', 'Check both; ask the operator for a new token.'),

@@ -1,9 +1,11 @@
-import { createHash, verify, type KeyObject } from 'node:crypto'
-import { DerError, TAG, oidOf, readDer, type DerValue } from './der.ts'
-import { checkKey, checkSignatureAlgorithm, type Algorithm, type KeyType } from './key-policy.ts'
+import { createHash, type KeyObject } from 'node:crypto'
+import { DerError, TAG, readDer, type DerValue } from './der.ts'
+import { KeyError, checkKey, type KeyType } from './key-policy.ts'
 import { isCommonName, nameAttributes } from './names.ts'
 import { PemError, decodePem, encodePem } from './pem.ts'
 import { refusal, type CsrRefusal } from './refusals.ts'
+import { ShapeError, algorithmOf, membersOf, octetsOf, type Algorithm } from './shape.ts'
+import { SignatureError, checkSignatureAlgorithm, verifies } from './signature-policy.ts'
 
 /** A certificate signing request that may be sent to AWS IoT. */
 export interface Csr {
@@ -43,9 +45,8 @@ const PEM_REASONS: Readonly<Record<PemError['fault'], CsrRefusal>> = {
  */
 export function checkCsr (pem: string, { serialNumber }: { serialNumber: string }): Csr {
   const der = derOf(pem)
-  const request = partsOf(der)
-  const { keyType, publicKey } = checkKey(request.keyAlgorithm, request.key)
-  const digest = checkSignatureAlgorithm(request.signatureAlgorithm, keyType)
+  const request = requestOf(der)
+  const { keyType, publicKey, digest } = algorithmsOf(request)
   const commonName = checkSubject(request.subject, serialNumber)
   // Over the bytes as they came: writing them anew could make another request of them.
   if (!verifies(digest, request.info.bytes, publicKey, request.signature)) throw refusal('signature-invalid')
@@ -64,53 +65,46 @@ function derOf (pem: string): Buffer {
   }
 }
 
-/** Takes a CertificationRequest apart. RFC 2986, section 4. */
-function partsOf (der: Buffer): Request {
-  const [info, signatureAlgorithm, signature] = membersOf(rootOf(der), 3, 'CertificationRequest')
-  const [version, subject, spki, attributes] = membersOf(info, 4, 'CertificationRequestInfo')
-  if (version!.tag !== TAG.integer || version!.content.length !== 1 || version!.content[0] !== 0) {
-    throw refusal('csr-not-pkcs10', 'the version is not 0')
+function requestOf (der: Buffer): Request {
+  try {
+    return partsOf(readDer(der))
+  } catch (error) {
+    if (error instanceof DerError) throw refusal('csr-not-der', error.message)
+    throw error instanceof ShapeError ? refusal('csr-not-pkcs10', error.message) : error
   }
+}
+
+/** Takes a CertificationRequest apart. RFC 2986, section 4. */
+function partsOf (value: DerValue): Request {
+  const [info, signatureAlgorithm, signature] = membersOf(value, 'CertificationRequest', 3)
+  const [version, subject, spki, attributes] = membersOf(info, 'CertificationRequestInfo', 4)
+  if (version!.tag !== TAG.integer || version!.content.length !== 1 || version!.content[0] !== 0) throw new ShapeError('the version is not 0')
   checkAttributes(attributes!)
-  const [keyAlgorithm, key] = membersOf(spki, 2, 'SubjectPublicKeyInfo')
+  const [keyAlgorithm, key] = membersOf(spki, 'SubjectPublicKeyInfo', 2)
   return {
     info: info!,
     subject: subject!,
     spki: spki!,
-    keyAlgorithm: algorithmOf(keyAlgorithm!),
-    key: octetsOf(key!, 'the public key'),
-    signatureAlgorithm: algorithmOf(signatureAlgorithm!),
-    signature: octetsOf(signature!, 'the signature')
+    keyAlgorithm: algorithmOf(keyAlgorithm),
+    key: octetsOf(key, 'the public key'),
+    signatureAlgorithm: algorithmOf(signatureAlgorithm),
+    signature: octetsOf(signature, 'the signature')
   }
 }
 
-function rootOf (der: Buffer): DerValue {
+function algorithmsOf ({ keyAlgorithm, key, signatureAlgorithm }: Request): { keyType: KeyType, publicKey: KeyObject, digest: string } {
   try {
-    return readDer(der)
+    const checked = checkKey(keyAlgorithm, key)
+    return { ...checked, digest: checkSignatureAlgorithm(signatureAlgorithm, checked.keyType) }
   } catch (error) {
-    throw error instanceof DerError ? refusal('csr-not-der', error.message) : error
+    throw error instanceof KeyError || error instanceof SignatureError ? refusal(error.fault, error.message || undefined) : error
   }
-}
-
-function membersOf (value: DerValue | undefined, count: number, what: string): readonly DerValue[] {
-  if (value?.tag !== TAG.sequence || value.children.length !== count) throw refusal('csr-not-pkcs10', `${what} is not a sequence of ${count}`)
-  return value.children
-}
-
-function algorithmOf ({ tag, children: [oid, parameters, ...rest] }: DerValue): Algorithm {
-  if (tag !== TAG.sequence || oid?.tag !== TAG.oid || rest.length > 0) throw refusal('csr-not-pkcs10', 'an AlgorithmIdentifier is malformed')
-  return { oid: oidOf(oid), parameters }
-}
-
-function octetsOf ({ tag, content }: DerValue, what: string): Buffer {
-  if (tag !== TAG.bitString || content[0] !== 0) throw refusal('csr-not-pkcs10', `${what} is not a bit string of whole bytes`)
-  return content.subarray(1)
 }
 
 function checkAttributes (attributes: DerValue): void {
   const isAttribute = ({ tag, children: [type, values, ...rest] }: DerValue): boolean =>
     tag === TAG.sequence && type?.tag === TAG.oid && values?.tag === TAG.set && values.children.length > 0 && rest.length === 0
-  if (attributes.tag !== ATTRIBUTES || !attributes.children.every(isAttribute)) throw refusal('csr-not-pkcs10', 'the attributes are malformed')
+  if (attributes.tag !== ATTRIBUTES || !attributes.children.every(isAttribute)) throw new ShapeError('the attributes are malformed')
 }
 
 /** AWS IoT copies the subject into the certificate, and policies trust its common name: it may name this device or none. */
@@ -129,12 +123,4 @@ function checkSubject (subject: DerValue, serialNumber: string): string | undefi
 /** Text of the caller for a message: cut, and in visible ASCII, so that it can hide nothing in a terminal or a log. */
 function quoted (text: string): string {
   return JSON.stringify(text.slice(0, 64)).replace(/[^ -~]/g, char => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`)
-}
-
-function verifies (digest: string, data: Buffer, key: KeyObject, signature: Buffer): boolean {
-  try {
-    return verify(digest, data, key, signature)
-  } catch {
-    return false
-  }
 }

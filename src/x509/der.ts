@@ -11,10 +11,22 @@ export interface DerValue {
   readonly children: readonly DerValue[]
 }
 
-/** Identifier octets of the universal types that a request is made of. */
-export const TAG = { integer: 0x02, bitString: 0x03, null: 0x05, oid: 0x06, sequence: 0x30, set: 0x31 } as const
+/** Identifier octets of the universal types that requests, certificates and lists are made of. */
+export const TAG = {
+  boolean: 0x01,
+  integer: 0x02,
+  bitString: 0x03,
+  octetString: 0x04,
+  null: 0x05,
+  oid: 0x06,
+  enumerated: 0x0a,
+  utcTime: 0x17,
+  generalizedTime: 0x18,
+  sequence: 0x30,
+  set: 0x31
+} as const
 
-// A certification request nests eight deep at most; a reader that calls itself must stop somewhere.
+// Requests and certificates nest eight deep at most; a reader that calls itself must stop somewhere.
 const MAX_DEPTH = 16
 const CONSTRUCTED = 0x20
 
@@ -86,15 +98,16 @@ function isCanonical ({ tag, content, children }: DerValue): boolean {
   const [first = 0, second = 0] = content
   const last = content.at(-1) ?? 0
   switch (tag) {
-    case 0x01: return content.length === 1 && (first === 0 || first === 0xff)
-    case TAG.integer: case 0x0a: return content.length === 1 || (content.length > 1 && !isPadding(first, second))
+    case TAG.boolean: return content.length === 1 && (first === 0 || first === 0xff)
+    case TAG.integer: case TAG.enumerated: return content.length === 1 || (content.length > 1 && !isPadding(first, second))
     case TAG.bitString: return content.length === 1 ? first === 0 : content.length > 1 && first < 8 && (last & ((1 << first) - 1)) === 0
     case TAG.null: return content.length === 0
     case TAG.oid: return content.length > 0 && last < 0x80 && content.every((octet, i) => octet !== 0x80 || content[i - 1]! >= 0x80)
     case TAG.set: return children.every((child, i) => i === 0 || Buffer.compare(children[i - 1]!.bytes, child.bytes) <= 0)
     case TAG.sequence: return true
     // Octets, times and strings: every content is canonical; whether a string is one is for its reader.
-    case 0x04: case 0x0c: case 0x12: case 0x13: case 0x14: case 0x16: case 0x17: case 0x18: case 0x1a: case 0x1c: case 0x1e: return true
+    case TAG.octetString: case TAG.utcTime: case TAG.generalizedTime: return true
+    case 0x0c: case 0x12: case 0x13: case 0x14: case 0x16: case 0x1a: case 0x1c: case 0x1e: return true
     default: return false
   }
 }

@@ -30,12 +30,45 @@ export function decodePem (text: string, { labels, maxChars }: PemRules): Buffer
   if (text.length > maxChars) throw new PemError('too-long', `${text.length} characters, ${maxChars} are allowed`)
 
   const lines = trim(text).split(/\r?\n/)
-  const label = BEGIN.exec(lines[0]!)?.[1]
-  if (label === undefined) throw new PemError('not-one-block', 'the first line is not a BEGIN line of a PEM block')
-  if (!labels.includes(label)) throw new PemError('wrong-label', `the label is ${label}`)
+  const label = labelOf(lines[0]!, labels)
   if (lines.at(-1) !== `-----END ${label}-----`) throw new PemError('not-one-block', `the last line is not -----END ${label}-----`)
 
-  const body = lines.slice(1, -1)
+  return bytesOf(lines.slice(1, -1))
+}
+
+/**
+ * The bytes of each PEM block in a text that has at least one; every block must have one of the labels. What stands between blocks is
+ * skipped, unless it looks like a boundary. Linear in the length of the text.
+ * @throws {PemError} RFC 7468, section 2.
+ */
+export function decodePems (text: string, { labels, maxChars }: PemRules): Buffer[] {
+  if (text.length > maxChars) throw new PemError('too-long', `${text.length} characters, ${maxChars} are allowed`)
+
+  const blocks: Buffer[] = []
+  let label: string | undefined
+  let body: string[] = []
+  for (const line of text.split(/\r?\n/)) {
+    if (label !== undefined && line === `-----END ${label}-----`) {
+      blocks.push(bytesOf(body))
+      label = undefined
+    } else if (label !== undefined) body.push(line)
+    else if (line.startsWith('-----')) {
+      label = labelOf(line, labels)
+      body = []
+    }
+  }
+  if (label !== undefined || blocks.length === 0) throw new PemError('not-one-block', 'there is no whole block')
+  return blocks
+}
+
+function labelOf (line: string, labels: readonly string[]): string {
+  const label = BEGIN.exec(line)?.[1]
+  if (label === undefined) throw new PemError('not-one-block', 'a line is neither the BEGIN line of a block nor its END line')
+  if (!labels.includes(label)) throw new PemError('wrong-label', `the label is ${label}`)
+  return label
+}
+
+function bytesOf (body: readonly string[]): Buffer {
   if (body.some(line => line.startsWith('-----'))) throw new PemError('not-one-block', 'there is more than one block')
   if (!body.every(line => BASE64_LINE.test(line))) {
     throw new PemError('not-canonical', 'a line is empty, longer than 76 characters, a header, or not base64')
