@@ -4,15 +4,17 @@ import helmet from '@fastify/helmet'
 import { DynamoDBDocumentClient } from '@aws-sdk/lib-dynamodb'
 import Fastify, { type FastifyInstance, type FastifyServerOptions, LogController } from 'fastify'
 import type { Logger } from 'pino'
-import { type AwsSettings, dynamodbClient } from './adapters/aws-clients.ts'
+import { type AwsSettings, countingClient, dynamodbClient } from './adapters/aws-clients.ts'
 import { ensureDeviceTable } from './adapters/device-table.ts'
 import { DynamoDbDeviceCatalog } from './adapters/dynamodb-device-catalog.ts'
 import { DynamoDbDeviceRegistry } from './adapters/dynamodb-device-registry.ts'
+import { dynamoDbRateStore, ensureRateLimitTable } from './adapters/dynamodb-rate-store.ts'
 import { DynamoDbUnfinishedDevices } from './adapters/dynamodb-unfinished-devices.ts'
 import { pacedControlPlanes } from './adapters/paced-control-plane.ts'
 import { amazonRootCas } from './adapters/trust-anchors.ts'
 import type { Config } from './config.ts'
 import { auditLog } from './observed/audit-log.ts'
+import { observedFallbacks } from './observed/rate-store.ts'
 import { observedUseCases } from './observed/use-cases.ts'
 import { buildOps } from './ops.ts'
 import { apiDocs } from './plugins/api-docs.ts'
@@ -87,7 +89,11 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     }
   }
   const dynamodb = dynamodbClient(aws)
-  if (config.CREATE_TABLES) await ensureDeviceTable(dynamodb, config.DEVICE_TABLE)
+  const counters = config.RATE_LIMIT_STORE === 'dynamodb' ? countingClient({ ...aws, callTimeoutMs: config.RATE_LIMIT_TIMEOUT_MS }) : undefined
+  if (config.CREATE_TABLES) {
+    await ensureDeviceTable(dynamodb, config.DEVICE_TABLE)
+    if (counters) await ensureRateLimitTable(dynamodb, config.RATE_LIMIT_TABLE)
+  }
 
   const documents = DynamoDBDocumentClient.from(dynamodb)
   const registry = new DynamoDbDeviceRegistry(documents, config.DEVICE_TABLE)
@@ -118,7 +124,11 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     addressMax: config.RATE_LIMIT_ADDRESS_MAX,
     serialMax: config.RATE_LIMIT_SERIAL_MAX,
     windowMs: config.RATE_LIMIT_WINDOW_MS,
-    onLimited: limit => metrics.rateLimited.inc({ limit })
+    serialStore: counters && dynamoDbRateStore({
+      client: counters, tableName: config.RATE_LIMIT_TABLE, decisionMs: config.RATE_LIMIT_TIMEOUT_MS
+    }),
+    onLimited: limit => metrics.rateLimited.inc({ limit }),
+    onFallback: observedFallbacks(metrics, log)
   })
   await service.register(errorHandler, { onFailure: code => metrics.refusals.inc({ code }), isAudited })
   await service.register(overload, {
@@ -155,7 +165,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     dependencies: { dynamodb: () => registry.find('healthz'), 'aws-iot': () => forDevices.checkReachable() },
     now: Date.now
   })
-  const release = (): void => { dynamodb.destroy(); releaseIot() }
+  const release = (): void => { dynamodb.destroy(); counters?.destroy(); releaseIot() }
   return { service, ops, registry, hashToken, release }
 }
 

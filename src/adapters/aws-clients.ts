@@ -31,6 +31,11 @@ export function dynamodbClient (settings: AwsSettings): DynamoDBClient {
   return observed(new DynamoDBClient({ ...common(settings, settings.dynamodbEndpoint), maxAttempts: 3 }), 'dynamodb', settings.observe)
 }
 
+/** For counting requests, which must not hold them up: one attempt. */
+export function countingClient (settings: AwsSettings): DynamoDBClient {
+  return observed(new DynamoDBClient({ ...common(settings, settings.dynamodbEndpoint), maxAttempts: 1 }), 'dynamodb', settings.observe)
+}
+
 /** For the two calls that mint a certificate each time: never retried, because a lost answer would make two. */
 export function iotIssuingClient (settings: IotSettings): IoTClient {
   return paced(new IoTClient({ ...common(settings, settings.iotEndpoint), maxAttempts: 1 }), settings)

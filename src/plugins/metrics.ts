@@ -46,6 +46,9 @@ export function createMetrics (build: { version: string, node: string }) {
       name: 'cvm_drift', help: 'Recent certificates whose state in AWS IoT and in the registry differ; 0 expected', registers
     }),
     rateLimited: new Counter({ name: 'cvm_rate_limited_total', help: 'Requests refused by a rate limit', labelNames: ['limit'], registers }),
+    rateLimitFallbacks: new Counter({
+      name: 'cvm_rate_limit_fallbacks_total', help: 'Requests counted in this replica\'s memory because the shared store was away', registers
+    }),
     inFlight: new Gauge({ name: 'cvm_http_requests_in_flight', help: 'Requests being worked on', registers }),
     requestSeconds: new Histogram({
       name: 'cvm_http_request_duration_seconds', help: 'Time of requests', labelNames: ['method', 'route', 'status'], buckets: SECONDS, registers
