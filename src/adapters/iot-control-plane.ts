@@ -8,6 +8,7 @@ import { CvmError } from '../errors.ts'
 import {
   CertificateStateConflict, type ControlPlane, type IssuedCertificate, type KeyPair, type ListedCertificate, type Thing
 } from '../vending/control-plane.ts'
+import { RETRY_AFTER_MS, failing, failureOf, nameOf } from './iot-failures.ts'
 
 interface IotSettings {
   /** Never retries. */
@@ -19,8 +20,6 @@ interface IotSettings {
   /** A fixed endpoint for devices; asked of AWS IoT when absent. */
   endpoint: string | undefined
 }
-
-const RETRY_AFTER_MS = 2_000
 
 /** The most that AWS IoT lists at a time. */
 const PAGE_SIZE = 250
@@ -188,37 +187,4 @@ function issuedOf (answer: { [K in keyof IssuedCertificate]?: string | undefined
   const { certificateId, certificateArn, certificatePem } = answer
   if (!certificateId || !certificateArn || !certificatePem) throw new CvmError('aws-iot-unavailable', { detail: 'AWS IoT sent no certificate', retryAfterMs: RETRY_AFTER_MS })
   return { certificateId, certificateArn, certificatePem }
-}
-
-async function failing<T> (call: Promise<T>): Promise<T> {
-  try {
-    return await call
-  } catch (cause) {
-    throw failureOf(cause)
-  }
-}
-
-function nameOf (cause: unknown): string {
-  return cause instanceof Error ? cause.name : ''
-}
-
-/** Whether AWS refused a call for its quota and did nothing. By name before status: it throttles with 400 here and 429 there. */
-export function isThrottled (cause: unknown): boolean {
-  return /Throttl|TooManyRequests/.test(nameOf(cause)) || statusOf(cause) === 429
-}
-
-function statusOf (cause: unknown): number {
-  return (cause as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode ?? 0
-}
-
-/** What an SDK failure means to a caller. */
-function failureOf (cause: unknown): CvmError {
-  if (cause instanceof CvmError) return cause
-  const name = nameOf(cause)
-  const status = statusOf(cause)
-  if (name === 'AbortError') return new CvmError('deadline-exceeded', { retryAfterMs: RETRY_AFTER_MS, cause })
-  if (isThrottled(cause)) return new CvmError('aws-iot-throttled', { retryAfterMs: RETRY_AFTER_MS, cause })
-  // A body that is no JSON, such as a proxy's page, reaches us as a SyntaxError with whatever status it came with.
-  if (status >= 400 && status < 500 && name !== 'SyntaxError') return new CvmError('aws-iot-refused', { cause })
-  return new CvmError('aws-iot-unavailable', { retryAfterMs: RETRY_AFTER_MS, cause })
 }

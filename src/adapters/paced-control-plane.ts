@@ -1,8 +1,11 @@
 import type { IoTClient } from '@aws-sdk/client-iot'
+import type { AuthorityRegistry } from '../vending/authority-registry.ts'
 import type { ControlPlane } from '../vending/control-plane.ts'
 import type { Way } from '../vending/device.ts'
 import { type AwsSettings, type Pace, iotBindingClient, iotIssuingClient, iotTendingClient } from './aws-clients.ts'
-import { IotControlPlane, isThrottled } from './iot-control-plane.ts'
+import { IotAuthorities } from './iot-authorities.ts'
+import { IotControlPlane } from './iot-control-plane.ts'
+import { isThrottled } from './iot-failures.ts'
 import { type Forecast, LineAdmission } from './line-admission.ts'
 import { type Clock, type PaceObserver, Pacer, type Priority } from './pacer.ts'
 
@@ -55,6 +58,8 @@ type IotSettings = Omit<ConstructorParameters<typeof IotControlPlane>[0], 'issui
 export interface PacedControlPlanes {
   forDevices: ControlPlane
   forBulk: ControlPlane
+  /** The account's CA certificates; in the devices' class. */
+  authorities: AuthorityRegistry
   /** Resolves when a line of a batch may begin: see {@link LineAdmission}. */
   admitLine: (way: Way, stop: AbortSignal) => Promise<() => void>
   /** Ends the connections. */
@@ -70,15 +75,19 @@ export function pacedControlPlanes (aws: Omit<AwsSettings, 'pace'>, iot: IotSett
   const pacers = new Pacers(settings)
   const admission = new LineAdmission(way => pacers.forecast(way), settings.clock)
   const clients: IoTClient[] = []
+  const client = (make: typeof iotTendingClient, priority: Priority): IoTClient => {
+    const made = make({ ...aws, pace: pacers.paceOf(priority) })
+    clients.push(made)
+    return made
+  }
   const view = (priority: Priority): ControlPlane => {
-    const paced = { ...aws, pace: pacers.paceOf(priority) }
-    const [issuing, binding, tending] = [iotIssuingClient(paced), iotBindingClient(paced), iotTendingClient(paced)]
-    clients.push(issuing, binding, tending)
+    const [issuing, binding, tending] = [client(iotIssuingClient, priority), client(iotBindingClient, priority), client(iotTendingClient, priority)]
     return new IotControlPlane({ ...iot, issuing, binding, tending })
   }
   return {
     forDevices: view('device'),
     forBulk: view('bulk'),
+    authorities: new IotAuthorities(client(iotTendingClient, 'device')),
     admitLine: (way, stop) => admission.admit(way, stop),
     release () { for (const client of clients) client.destroy() }
   }

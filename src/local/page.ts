@@ -34,6 +34,7 @@ export function datedPage<T extends { readonly sequence: number }> (oldestFirst:
   const ascending = flag(query['isAscendingOrder'], 'isAscendingOrder')
   const size = pageSize(query['pageSize'], 'pageSize', 25)
   const marker = optionalText(query['marker'], 'marker', MARKER)
+  if (marker !== undefined && !/^\d{12}$/.test(decode(marker))) throw invalidRequest('The marker is not valid')
   return page(ascending ? oldestFirst : oldestFirst.toReversed(), ({ sequence }) => String(sequence).padStart(12, '0'), size, marker, !ascending)
 }
 

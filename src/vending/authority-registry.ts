@@ -60,9 +60,12 @@ export interface AuthoritySettingsStore {
   /** The rows as they stand (strongly consistent reads); the defaults where there is none. */
   find (caCertificateIds: readonly string[]): Promise<ReadonlyMap<string, KeptSettings>>
 
-  /** Applies while the row is at this revision. A repetition of a write that applied finds its own settings, one revision later. */
+  /**
+   * Applies while the row is at this revision; else tells the settings that stand there. A write whose answer was lost and that is
+   * repeated does not apply, and finds its own settings there.
+   */
   put (caCertificateId: string, settings: AuthoritySettings, revision: number): Promise<{ applied: boolean, settings: KeptSettings }>
 
-  /** One that is gone counts as removed. */
-  remove (caCertificateId: string): Promise<void>
+  /** Back to the defaults. Nothing where there are none set. */
+  reset (caCertificateId: string): Promise<void>
 }
