@@ -26,13 +26,14 @@ export class DynamoDbAuthoritySettings implements AuthoritySettingsStore {
     return new Map(found)
   }
 
-  async put (caCertificateId: string, settings: AuthoritySettings, revision: number): Promise<{ applied: boolean, settings: KeptSettings }> {
+  async put (caCertificateId: string, settings: AuthoritySettings, revision: number) {
     const given = MEMBERS.filter(name => settings[name] !== undefined)
     const absent = MEMBERS.filter(name => settings[name] === undefined)
+    const sets = ['revision = :next', ...given.map(name => `${name} = :${name}`)]
     try {
       await this.#update(caCertificateId, {
         ConditionExpression: revision === 0 ? 'attribute_not_exists(revision)' : 'revision = :revision',
-        UpdateExpression: [`SET ${['revision = :next', ...given.map(name => `${name} = :${name}`)].join(', ')}`, ...absent.length > 0 ? [`REMOVE ${absent.join(', ')}`] : []].join(' '),
+        UpdateExpression: `SET ${sets.join(', ')}${absent.length > 0 ? ` REMOVE ${absent.join(', ')}` : ''}`,
         ExpressionAttributeValues: {
           ':next': revision + 1,
           ...revision > 0 && { ':revision': revision },
@@ -72,7 +73,7 @@ export class DynamoDbAuthoritySettings implements AuthoritySettingsStore {
     }
   }
 
-  #update (caCertificateId: string, update: Pick<UpdateCommand['input'], 'ConditionExpression' | 'UpdateExpression' | 'ExpressionAttributeValues'>) {
+  #update (caCertificateId: string, update: Omit<UpdateCommand['input'], 'TableName' | 'Key'>) {
     return this.#client.send(new UpdateCommand({ TableName: this.#tableName, Key: keyOf(caCertificateId), ...update }))
   }
 }

@@ -48,19 +48,20 @@ export class IotAuthorities implements AuthorityRegistry {
   }
 
   async describe (caCertificateId: string, signal: AbortSignal): Promise<CaCertificate | undefined> {
-    const answer = await unlessGone(this.#client.send(new DescribeCACertificateCommand({ certificateId: caCertificateId }), { abortSignal: signal }))
+    const command = new DescribeCACertificateCommand({ certificateId: caCertificateId })
+    const answer = await unlessGone(this.#client.send(command, { abortSignal: signal }))
     if (answer === undefined) return undefined
-    const { certificateArn, certificatePem, status, autoRegistrationStatus, certificateMode, creationDate, validity } = answer.certificateDescription ?? {}
+    const { certificateDescription: ca = {} } = answer
     return {
       caCertificateId,
-      caCertificateArn: certificateArn ?? missing('ARN of the CA'),
-      caCertificatePem: certificatePem ?? missing('CA certificate'),
-      status: statusOf(status),
-      autoRegistration: autoRegistrationStatus === 'ENABLE',
-      mode: certificateMode === 'SNI_ONLY' ? 'SNI_ONLY' : 'DEFAULT',
-      createdAt: msOf(creationDate),
-      notBefore: msOf(validity?.notBefore),
-      notAfter: msOf(validity?.notAfter)
+      caCertificateArn: ca.certificateArn ?? missing('ARN of the CA'),
+      caCertificatePem: ca.certificatePem ?? missing('CA certificate'),
+      status: statusOf(ca.status),
+      autoRegistration: ca.autoRegistrationStatus === 'ENABLE',
+      mode: ca.certificateMode === 'SNI_ONLY' ? 'SNI_ONLY' : 'DEFAULT',
+      createdAt: msOf(ca.creationDate),
+      notBefore: msOf(ca.validity?.notBefore),
+      notAfter: msOf(ca.validity?.notAfter)
     }
   }
 

@@ -81,7 +81,8 @@ export function pacedControlPlanes (aws: Omit<AwsSettings, 'pace'>, iot: IotSett
     return made
   }
   const view = (priority: Priority): ControlPlane => {
-    const [issuing, binding, tending] = [client(iotIssuingClient, priority), client(iotBindingClient, priority), client(iotTendingClient, priority)]
+    const clientOf = (make: typeof iotTendingClient) => client(make, priority)
+    const [issuing, binding, tending] = [clientOf(iotIssuingClient), clientOf(iotBindingClient), clientOf(iotTendingClient)]
     return new IotControlPlane({ ...iot, issuing, binding, tending })
   }
   return {

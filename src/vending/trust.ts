@@ -1,11 +1,11 @@
-import type { CertificateFacts } from '../x509/certificate.ts'
+import type { Certificate } from '../x509/strict-certificate.ts'
 import type { Authority } from './authority.ts'
 
 /** A certificate that somebody else made, to be led up to an authority. */
 export interface TrustRequest {
-  certificate: CertificateFacts
+  certificate: Certificate
   /** Certificates that came with it; they help to find the way up and prove nothing. */
-  chain?: readonly CertificateFacts[]
+  chain?: readonly Certificate[]
   /** The authority that it must be of; else any that is ACTIVE. */
   caCertificateId?: string
 }
