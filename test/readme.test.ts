@@ -8,6 +8,7 @@ import { createMetrics } from '../src/plugins/metrics.ts'
 import { SETTINGS, allowed } from '../src/settings.ts'
 import { AUDIT_EVENTS } from '../src/vending/audit.ts'
 import { accessRows } from './fixtures/access.ts'
+import { variableRows } from './fixtures/infra-variables.ts'
 import { CSR_REFUSALS } from '../src/x509/refusals.ts'
 
 const README = new URL('../README.md', import.meta.url)
@@ -27,6 +28,7 @@ const tables: Record<string, string> = {
   })),
   'csr-refusals': table(['reason', 'rule'], Object.entries(CSR_REFUSALS).map(([reason, rule]) => [`\`${reason}\``, rule])),
   access: table(['method', 'route', 'who'], await accessRows()),
+  infrastructure: table(['variable', 'default', 'meaning'], variableRows()),
   audit: table(['event', 'says'], Object.entries(AUDIT_EVENTS).map(([event, meaning]) => [`\`${event}\``, meaning])),
   metrics: table(['metric', 'type', 'labels', 'what it says'], (await ownMetrics()).map(({ name, type, labels, help }) =>
     [`\`${name}\``, type, labels.map(label => `\`${label}\``).join(', '), help]))
