@@ -35,6 +35,12 @@ locals {
       Resource = local.certificates
     },
     {
+      # Certificates of authorities; their ids are digests too.
+      Sid      = "Authorities"
+      Action   = ["iot:DescribeCACertificate", "iot:UpdateCACertificate", "iot:DeleteCACertificate"]
+      Resource = "${local.iot_arn}:cacert/*"
+    },
+    {
       Sid      = "Things"
       Action   = ["iot:CreateThing"]
       Resource = local.things
@@ -50,7 +56,8 @@ locals {
       Sid = "NoResource"
       Action = [
         "iot:CreateCertificateFromCsr", "iot:CreateKeysAndCertificate", "iot:DescribeEndpoint",
-        "iot:ListAttachedPolicies", "iot:ListCertificates",
+        "iot:GetRegistrationCode", "iot:ListAttachedPolicies", "iot:ListCACertificates", "iot:ListCertificates",
+        "iot:ListCertificatesByCA", "iot:RegisterCACertificate",
       ]
       Resource = "*"
     },
