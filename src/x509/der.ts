@@ -61,8 +61,15 @@ export function oidOf ({ content }: DerValue): string {
   return arcs.join('.')
 }
 
-function readValue (input: Buffer, start: number, end: number, depth: number): DerValue {
-  if (depth > MAX_DEPTH) throw new DerError(`values are nested more than ${MAX_DEPTH} deep`)
+/** Where a value lies in its bytes: from `start` with its header, from `at` without, up to `stop`. */
+export interface DerSpan { readonly tag: number, readonly start: number, readonly at: number, readonly stop: number }
+
+/**
+ * The span of the value that begins at `start` and must end by `end`, for lists that are too long to be kept as values. What is in it
+ * is for the caller to read.
+ * @throws {DerError} as `readDer` does for tags and lengths.
+ */
+export function spanAt (input: Buffer, start: number, end: number): DerSpan {
   if (end - start < 2) throw new DerError('a value is cut off')
   const tag = input[start]!
   if ((tag & 0x1f) === 0x1f) throw new DerError('a tag is longer than one byte')
@@ -78,8 +85,12 @@ function readValue (input: Buffer, start: number, end: number, depth: number): D
     at += count
   }
   if (length > end - at) throw new DerError('a length is longer than the data')
+  return { tag, start, at, stop: at + length }
+}
 
-  const stop = at + length
+function readValue (input: Buffer, from: number, end: number, depth: number): DerValue {
+  if (depth > MAX_DEPTH) throw new DerError(`values are nested more than ${MAX_DEPTH} deep`)
+  const { tag, start, at, stop } = spanAt(input, from, end)
   const children: DerValue[] = []
   if (tag & CONSTRUCTED) {
     for (let next = at; next < stop;) {

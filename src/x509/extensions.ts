@@ -62,7 +62,7 @@ export function extensionsIn (list: DerValue): ReadonlyMap<string, Extension> {
 }
 
 /** The content of one extension as a value; every fault in it is a `ShapeError` that names it. */
-function readExtension<T> (oid: string, { value }: Extension, read: (value: DerValue) => T): T {
+export function readExtension<T> (oid: string, { value }: Extension, read: (value: DerValue) => T): T {
   try {
     return read(readDer(value))
   } catch (error) {

@@ -78,6 +78,35 @@ export const CHAIN_REFUSALS = {
 /** The stable name of a broken rule: `reason` beside the code `certificate-not-trusted`. */
 export type ChainRefusal = keyof typeof CHAIN_REFUSALS
 
+/** Every way a certificate revocation list can be of no use. The README and a test walk this list. */
+export const CRL_REFUSALS = {
+  'crl-too-long': 'The CRL is longer than 16 MiB',
+  'crl-not-pem': 'The CRL must be DER, or exactly one PEM block from -----BEGIN X509 CRL----- to -----END X509 CRL-----',
+  'crl-not-der': 'The content is not strict DER, or there is something after it',
+  'crl-malformed': 'The content is not a certificate revocation list as RFC 5280 has it',
+  'crl-issuer-mismatch': 'The issuer of the CRL must be, byte for byte, the subject of the authority or intermediate whose certificates it is about',
+  'crl-issuer-may-not-sign': 'If the authority, or the intermediate, has a keyUsage, there must be cRLSign in it',
+  'crl-signature-not-allowed': 'The CRL must be signed with SHA-256, SHA-384 or SHA-512, and with a key that the key rules allow',
+  'crl-signature-invalid': 'The signature must verify with the key of the authority or intermediate; another CA of the same name proves nothing',
+  'crl-is-delta': 'The CRL says only what has changed; give the complete one',
+  'crl-is-partial': 'The CRL is about some of the certificates only, or those of other issuers (issuingDistributionPoint); give the complete one',
+  'crl-critical-extension': 'The CRL, or one of its entries, has a critical extension that is not known here'
+} as const
+
+/** The stable name of what is wrong with a CRL. */
+export type CrlRefusal = keyof typeof CRL_REFUSALS
+
+/** What makes a revocation list useless. Whoever asked for it decides what that means; it is never the fault of a device. */
+export class CrlError extends Error {
+  override readonly name = 'CrlError'
+  readonly reason: CrlRefusal
+
+  constructor (reason: CrlRefusal, specifics?: string) {
+    super(specifics === undefined ? `${CRL_REFUSALS[reason]}.` : `${CRL_REFUSALS[reason]} (${specifics}).`)
+    this.reason = reason
+  }
+}
+
 /** The error for a broken rule; `specifics` says what was found and must never hold unescaped text of the caller. */
 export function refusal (reason: CsrRefusal, specifics?: string): CvmError {
   return errorOf('csr-rejected', reason, CSR_REFUSALS[reason], specifics)

@@ -27,10 +27,30 @@ export function octetsOf (value: DerValue | undefined, what: string): Buffer {
   return value.content.subarray(1)
 }
 
-/** Upper-case hex of an INTEGER, as node writes serial numbers: whole bytes, but `0`. What is negative is no serial number. */
+/**
+ * Upper-case hex of an INTEGER, as node writes serial numbers: whole bytes, but `0`; after a minus sign when it is negative, as some
+ * who take random bytes for it let it be. RFC 5280, 4.1.2.2.
+ */
 export function serialNumberOf ({ tag, content }: DerValue): string {
-  if (tag !== TAG.integer || content[0]! >= 0x80) throw new ShapeError('the serial number is not a positive integer')
+  if (tag !== TAG.integer) throw new ShapeError('the serial number is not an integer')
+  if (content[0]! >= 0x80) return `-${wholeBytes(-BigInt.asIntN(content.length * 8, BigInt(`0x${content.toString('hex')}`)))}`
   return content.toString('hex', content[0] === 0 ? 1 : 0).toUpperCase() || '0'
+}
+
+/** The content of the INTEGER that a serial number in hex stands for, leading zeros or not. Throws a `RangeError` for any other text. */
+export function serialContentOf (serialNumber: string): Buffer {
+  const [, sign, digits] = /^(-?)([0-9A-Fa-f]+)$/.exec(serialNumber) ?? []
+  if (digits === undefined) throw new RangeError('a serial number is written in hex')
+  const value = BigInt(`0x${digits}`)
+  const magnitude = Buffer.from(wholeBytes(value), 'hex')
+  if (sign === '') return magnitude[0]! < 0x80 ? magnitude : Buffer.concat([Buffer.alloc(1), magnitude])
+  const octets = wholeBytes(2n * value - 1n).length / 2
+  return Buffer.from(wholeBytes(BigInt.asUintN(octets * 8, -value)).padStart(octets * 2, 'F'), 'hex')
+}
+
+function wholeBytes (value: bigint): string {
+  const digits = value.toString(16).toUpperCase()
+  return digits.length % 2 === 0 ? digits : `0${digits}`
 }
 
 /** A small INTEGER that is not negative; what is beyond 2^31 is all the same to a limit. */

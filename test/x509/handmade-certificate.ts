@@ -50,7 +50,7 @@ export function certificatePem (key: string, signer: Signer, parts: CertificateP
 }
 
 /** Signs any bytes as a certificate's or a list's. */
-function sealed (tbs: Buffer, key: string, { algorithm = algorithmFor(key), digest = 'sha256' }: CertificateParts = {}): Buffer {
+export function sealed (tbs: Buffer, key: string, { algorithm = algorithmFor(key), digest = 'sha256' }: CertificateParts = {}): Buffer {
   return tlv(0x30, tbs, algorithm, tlv(0x03, hex('00'), sign(digest, tbs, createPrivateKey(key))))
 }
 
@@ -75,7 +75,7 @@ export function extendedKeyUsage (...oids: string[]): Buffer {
 }
 
 /** UTCTime until 2049, GeneralizedTime from then on. */
-function timeOf (date: number): Buffer {
+export function timeOf (date: number): Buffer {
   const digits = new Date(date).toISOString().replace(/\.\d+|[-:T]/g, '')
   const isShort = digits > '195' && digits < '205'
   return tlv(isShort ? 0x17 : 0x18, Buffer.from(isShort ? digits.slice(2) : digits))
