@@ -64,7 +64,7 @@ const CONFIRM = {
 
 interface Connection { endpoint: string, rootCaPem: string }
 
-export interface RenewRoutesOptions {
+interface RenewRoutesOptions {
   renew: (request: RenewRequest & { address: string }) => Promise<Renewed>
   confirm: (request: ConfirmRequest & { address: string }) => Promise<Renewed>
   /** What devices are told to connect with; the same for all. */

@@ -10,7 +10,7 @@ export interface JwsProof { kind: 'jws', jws: string }
 export interface TlsProof { kind: 'tls', certificateId: string }
 
 /** What a proof must be for, and when. */
-export interface ProofRules {
+interface ProofRules {
   /** What `aud` must be, or hold. */
   audience: string
   now: number
