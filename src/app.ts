@@ -9,6 +9,7 @@ import { ensureDeviceTable } from './adapters/device-table.ts'
 import { DynamoDbDeviceCatalog } from './adapters/dynamodb-device-catalog.ts'
 import { DynamoDbDeviceRegistry } from './adapters/dynamodb-device-registry.ts'
 import { dynamoDbRateStore, ensureRateLimitTable } from './adapters/dynamodb-rate-store.ts'
+import { DynamoDbRenewals } from './adapters/dynamodb-renewals.ts'
 import { DynamoDbUnfinishedDevices } from './adapters/dynamodb-unfinished-devices.ts'
 import { pacedControlPlanes } from './adapters/paced-control-plane.ts'
 import { amazonRootCas } from './adapters/trust-anchors.ts'
@@ -36,12 +37,13 @@ import { catalogRoutes } from './routes/catalog.ts'
 import { deviceRoutes } from './routes/devices.ts'
 import { reconcileRoutes } from './routes/reconcile.ts'
 import { registrationRoutes } from './routes/registration.ts'
+import { renewRoutes } from './routes/renew.ts'
 import { vendRoutes } from './routes/vend.ts'
 import type { DeviceRegistry } from './vending/device-registry.ts'
 import { timesOf } from './vending/product.ts'
 import { type TokenHasher, tokenHasher } from './vending/registration-token.ts'
 import { renewAfter } from './vending/renewal-time.ts'
-import type { Vended } from './vending/vend-steps.ts'
+import type { Certificate } from './vending/device.ts'
 
 /** Nothing here is a page. */
 const NO_CONTENT = { useDefaults: false, directives: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] } }
@@ -97,6 +99,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
 
   const documents = DynamoDBDocumentClient.from(dynamodb)
   const registry = new DynamoDbDeviceRegistry(documents, config.DEVICE_TABLE)
+  const renewals = new DynamoDbRenewals(documents, config.DEVICE_TABLE)
   const devices = new DynamoDbUnfinishedDevices(documents, config.DEVICE_TABLE)
   const catalog = new DynamoDbDeviceCatalog(documents, config.DEVICE_TABLE, [...products.keys()])
   const iot = { endpoint: config.IOT_ENDPOINT || undefined }
@@ -111,7 +114,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const rootCaPem = surroundings.rootCaPem ?? (config.ROOT_CA_FILE ? readFileSync(config.ROOT_CA_FILE, 'utf8') : amazonRootCas())
 
   const { audit, isAudited } = auditLog(log)
-  const useCases = observedUseCases({ config, log, audit, metrics, registry, devices, catalog, ...controlPlanes, hashToken, products })
+  const useCases = observedUseCases({ config, log, audit, metrics, registry, renewals, devices, catalog, ...controlPlanes, hashToken, products })
 
   const service = Fastify(serverOptions(config, surroundings))
   service.addHook('onRequest', async (request, reply) => { reply.header('x-request-id', request.id) })
@@ -146,9 +149,10 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const { forDevices } = controlPlanes
   const vended = {
     connection: async () => ({ endpoint: await forDevices.endpoint(), rootCaPem }),
-    renewAfter: ({ certificate, product }: Vended) => renewAfter(certificate, timesOf(product, products).renewAfterMs)
+    renewAfter: ({ certificate, product }: { certificate: Certificate, product: string }) => renewAfter(certificate, timesOf(product, products).renewAfterMs)
   }
   await service.register(vendRoutes, { ...vended, vend: useCases.vend })
+  await service.register(renewRoutes, { ...vended, renew: useCases.renew, confirm: useCases.confirm })
   await service.register(batchRoutes, {
     ...vended, open: useCases.openBatch, atOnce: config.BATCH_AT_ONCE, onLine: status => metrics.batchLines.inc({ status })
   })

@@ -47,6 +47,7 @@ export const PRODUCT = Type.Object({
   renewAfterMs: milliseconds(1, 'age at which its devices are told to renew'),
   replayWindowMs: milliseconds(1, 'how long after a vend the same request gets the same certificate'),
   reVendGraceMs: milliseconds(0, 'how long after a vend the same token with another key vends anew; 0: never'),
+  renewExpiredForMs: milliseconds(0, 'how long after its end a certificate may still be renewed; 0: not'),
   generatedKeys: Type.Optional(Type.Boolean({ description: GENERATED_KEYS, allowed: 'true or false' })),
   lineRegistration: Type.Optional(Type.Boolean({ description: 'whether a batch may register its devices as it vends them', allowed: 'true or false' }))
 })
@@ -64,6 +65,7 @@ export const INITIAL: Omit<Product, 'name' | keyof typeof FROM_ENVIRONMENT> = {
   subject: 'serial-number-or-none',
   thingNameTemplate: SERIAL_NUMBER_HERE,
   reVendGraceMs: 0,
+  renewExpiredForMs: 0,
   generatedKeys: true,
   lineRegistration: false
 }

@@ -46,6 +46,9 @@ export const SETTINGS = Type.Object({
   VEND_DEADLINE_MS: timer(20_000, 'how long one vend may take'),
   REPLAY_WINDOW_MS: positive(30 * 24 * 3_600_000, 'how long after a vend the same request gets the same certificate'),
   RENEW_AFTER_MS: positive(365 * 24 * 3_600_000, 'age at which devices are told to renew'),
+  RENEWAL_AUDIENCE: text('', 'what `aud` of a proof of renewal must be; the endpoint that devices are told when empty'),
+  RENEWAL_PROOF_WINDOW_MS: timer(300_000, 'how far `iat` of a proof may be from the time here, either way'),
+  RENEWAL_CONFIRM_WITHIN_MS: positive(24 * 3_600_000, 'how long a renewal waits for its device to confirm'),
   AWS_CALL_TIMEOUT_MS: timer(5_000, 'time for one attempt of one AWS call'),
   AWS_IOT_QUOTA_FACTOR: Type.Optional(Type.Number({
     minimum: 0, maximum: 1_000, description: 'how many times AWS\'s default quotas the account has for calls to AWS IoT; 0: no pacing; 1, in local mode 0, when not set'

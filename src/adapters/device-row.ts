@@ -1,4 +1,4 @@
-import { type Certificate, DEFAULT_PRODUCT, type Device, type DeviceState, type HistoryEntry, type PendingOperation, type Suspicion, type Way } from '../vending/device.ts'
+import { type Certificate, DEFAULT_PRODUCT, type Device, type DeviceState, type HistoryEntry, type PendingOperation, type Renewal, type Suspicion, type UsedProof, type Way } from '../vending/device.ts'
 
 /**
  * A row as DynamoDB holds it: flat, optional attributes absent rather than null. `deviceToken`, `certinfo` and `applyState` are
@@ -29,6 +29,10 @@ export interface DeviceRow {
   retiring?: Set<string>
   pending?: PendingOperation
   stateBefore?: DeviceState
+  renewal?: Renewal
+  usedProofs?: UsedProof[]
+  renewedFrom?: string
+  renewedAt?: number
   suspectClaimId?: string
   suspectSince?: number
   suspects?: Set<string>
@@ -68,6 +72,10 @@ export function deviceOf (row: DeviceRow): Device {
     pending: row.pending,
     stateBefore: row.stateBefore,
     committedAt: row.committedAt,
+    renewal: row.renewal,
+    usedProofs: row.usedProofs ?? [],
+    renewedFrom: row.renewedFrom,
+    renewedAt: row.renewedAt,
     history: row.history ?? []
   }
 }

@@ -14,6 +14,10 @@ export const CLAIM_HAS_EXPIRED = 'claimExpiresAt <= :now'
 export const CLAIM_IS_OURS = 'claimId = :claimId'
 export const CERTIFICATE_IS_THE_ONE_SEEN = 'certificateId = :certificateId'
 
+export const NO_WISH_IS_PENDING = 'attribute_not_exists(pending)'
+
+export const END_SUSPICION = 'suspectClaimId, suspectSince, suspects'
+
 /** What a row that has no certificate is without. */
 export const NO_CERTIFICATE = 'certificateId, certificateArn, certificatePem, publicKeyFingerprint, thingName, issuedAt, notAfter'
 
@@ -25,6 +29,16 @@ export function claimAsSeen ({ claim }: Device): string {
 /** The values that {@link claimAsSeen} needs. */
 export function claimSeen ({ claim }: Device): Record<string, unknown> {
   return claim ? { ':claimId': claim.claimId } : {}
+}
+
+/** The renewal, or its absence, as it was seen. */
+export function renewalAsSeen ({ renewal }: Device): string {
+  return renewal ? 'renewal.claimId = :renewalClaimId AND renewal.phase = :renewalPhase' : 'attribute_not_exists(renewal)'
+}
+
+/** The values that {@link renewalAsSeen} needs. */
+export function renewalSeen ({ renewal }: Device): Record<string, unknown> {
+  return renewal ? { ':renewalClaimId': renewal.claimId, ':renewalPhase': renewal.phase } : {}
 }
 
 /** Joins parts of a condition. Without brackets, which dynalite's parser takes exponentially long for. */

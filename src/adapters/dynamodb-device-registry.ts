@@ -1,10 +1,10 @@
 import type { DynamoDBDocumentClient } from '@aws-sdk/lib-dynamodb'
-import { type Certificate, DEFAULT_PRODUCT, type Device, GENERATED_KEY, type PendingOperation } from '../vending/device.ts'
+import { type Certificate, DEFAULT_PRODUCT, type Device, GENERATED_KEY, type PendingOperation, renewalLeftover } from '../vending/device.ts'
 import type { ClaimRequest, DeviceRegistry, FencedWrite, Fulfilment, NewClaim, NewDevice, WriteResult } from '../vending/device-registry.ts'
 import { UNFINISHED } from './device-row.ts'
 import {
-  CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, CLAIM_IS_OURS, DeviceRows,
-  IS_ISSUED, IS_ISSUING, IS_REGISTERED, NO_CERTIFICATE, all, claimAsSeen, claimSeen, story
+  CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, CLAIM_IS_OURS, DeviceRows, END_SUSPICION,
+  IS_ISSUED, IS_ISSUING, IS_REGISTERED, NO_CERTIFICATE, NO_WISH_IS_PENDING, all, claimAsSeen, claimSeen, renewalAsSeen, renewalSeen, story
 } from './device-rows.ts'
 
 const TOKEN_IS_RIGHT = 'tokenHash = :tokenHash'
@@ -18,10 +18,10 @@ const WAS_NOT_VENDED_THERE = 'NOT certinfo > :empty AND NOT applyState IN (:vend
 
 const IS_ACTIVE_SINCE_SEEN = '#state = :active AND committedAt = :committedAt'
 
-const NO_WISH_IS_PENDING = 'attribute_not_exists(pending)'
-const WISH_IS_THE_ONE_SEEN = 'pending.operationId = :operationId'
+/** What a row that nobody has renewed is without. */
+const NO_RENEWAL = 'renewal, usedProofs, renewedFrom, renewedAt'
 
-const END_SUSPICION = 'suspectClaimId, suspectSince, suspects'
+const WISH_IS_THE_ONE_SEEN = 'pending.operationId = :operationId'
 
 /** The device registry in one DynamoDB table, by single-item conditional writes alone. */
 export class DynamoDbDeviceRegistry implements DeviceRegistry {
@@ -115,9 +115,9 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
     const { certificateId = '' } = device.certificate ?? {}
     return this.#rows.change({
       serialNumber: device.serialNumber,
-      condition: all(IS_ACTIVE_SINCE_SEEN, CERTIFICATE_IS_THE_ONE_SEEN, TOKEN_IS_RIGHT, TOKEN_IS_FRESH, NO_WISH_IS_PENDING),
+      condition: all(IS_ACTIVE_SINCE_SEEN, CERTIFICATE_IS_THE_ONE_SEEN, TOKEN_IS_RIGHT, TOKEN_IS_FRESH, NO_WISH_IS_PENDING, renewalAsSeen(device)),
       update: `SET ${newClaim(fingerprint)}, #history = :history ADD retiring :replaced, suspects :suspects` +
-        ` REMOVE committedAt, tokenSpentAt, ${noCertificateBut(fingerprint)}`,
+        ` REMOVE committedAt, tokenSpentAt, ${NO_RENEWAL}, ${noCertificateBut(fingerprint)}`,
       values: {
         ...claimValues(claim, fingerprint),
         ':active': 'ACTIVE',
@@ -125,7 +125,8 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
         ':certificateId': certificateId,
         ':tokenHash': claim.tokenHash,
         ':now': claim.now,
-        ':replaced': new Set([certificateId]),
+        ':replaced': new Set([certificateId, ...renewalLeftover(device)]),
+        ...renewalSeen(device),
         ':history': story(device, claim, 'revended', { certificateId })
       }
     })
@@ -189,15 +190,19 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
     })
   }
 
-  intend (device: Device, pending: PendingOperation, moment: { expiresAt: number, revision?: number }): Promise<WriteResult> {
+  async intend (device: Device, pending: PendingOperation, moment: { expiresAt: number, revision?: number }): Promise<WriteResult> {
     const { expiresAt, revision } = moment
     const isAtRevision = revision === undefined ? [] : [revision === 0 ? 'attribute_not_exists(revision)' : 'revision = :seen']
-    return this.#rows.change({
+    // A renewal that waits for its device keeps the row far back in the index, where a wish must not wait.
+    const waits = device.renewal !== undefined
+    const result = await this.#rows.change({
       serialNumber: device.serialNumber,
-      condition: all('attribute_exists(serialNumber)', ...isAtRevision),
-      update: 'SET pending = :pending, unfinished = :unfinished, claimExpiresAt = if_not_exists(claimExpiresAt, :expiresAt)',
-      values: { ':pending': pending, ':unfinished': UNFINISHED, ':expiresAt': expiresAt, ...(revision && { ':seen': revision }) }
+      condition: all('attribute_exists(serialNumber)', renewalAsSeen(device), ...isAtRevision),
+      update: `SET pending = :pending, unfinished = :unfinished, claimExpiresAt = ${waits ? ':expiresAt' : 'if_not_exists(claimExpiresAt, :expiresAt)'}`,
+      values: { ':pending': pending, ':unfinished': UNFINISHED, ':expiresAt': expiresAt, ...renewalSeen(device), ...(revision && { ':seen': revision }) }
     })
+    const isWritten = result.applied || result.device?.pending?.operationId === pending.operationId
+    return isWritten || !result.device || revision !== undefined ? result : this.intend(result.device, pending, moment)
   }
 
   fulfil (device: Device, change: Fulfilment, author: { now: number, requestId: string }): Promise<WriteResult> {
@@ -209,22 +214,23 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
     const history = change.event ? story(device, author, change.event, told) : device.history
     const token = tokenHash ? setOrRemove({ tokenHash, tokenExpiresAt, tokenSpentAt: undefined, deviceToken: undefined }) : setOrRemove({})
     const before = setOrRemove({ stateBefore })
-    const retires = change.retiresCertificate && retired !== undefined
+    const retires = [...change.retiresCertificate && retired !== undefined ? [retired] : [], ...renewalLeftover(device)]
     return this.#rows.change({
       serialNumber: device.serialNumber,
       condition: all(
         WISH_IS_THE_ONE_SEEN, device.isLegacy ? 'attribute_not_exists(#state)' : '#state = :seen', claimAsSeen(device),
-        certificate ? CERTIFICATE_IS_THE_ONE_SEEN : 'attribute_not_exists(certificateId)'
+        renewalAsSeen(device), certificate ? CERTIFICATE_IS_THE_ONE_SEEN : 'attribute_not_exists(certificateId)'
       ),
-      update: `SET #state = :to, #history = :history${token.set}${before.set} REMOVE pending, claimId${token.remove}${before.remove}` +
-        (change.retiresCertificate ? `, ${NO_CERTIFICATE}, way, committedAt, certinfo, applyState` : '') +
-        (retires ? ' ADD retiring :retiring' : ''),
+      update: `SET #state = :to, #history = :history${token.set}${before.set} REMOVE pending, claimId, renewal${token.remove}${before.remove}` +
+        (change.retiresCertificate ? `, ${NO_CERTIFICATE}, way, committedAt, certinfo, applyState, usedProofs, renewedFrom, renewedAt` : '') +
+        (retires.length > 0 ? ' ADD retiring :retiring' : ''),
       values: {
         ':operationId': pending?.operationId,
         ...(device.isLegacy ? {} : { ':seen': device.state }),
         ...claimSeen(device),
         ...(certificate && { ':certificateId': certificateId }),
-        ...(retires && { ':retiring': new Set([retired]) }),
+        ...renewalSeen(device),
+        ...(retires.length > 0 && { ':retiring': new Set(retires) }),
         ':to': change.to,
         ':history': history,
         ...token.values,

@@ -6,7 +6,7 @@ import type { Author, UnfinishedDevices } from '../vending/unfinished-devices.ts
 import { UNFINISHED } from './device-row.ts'
 import {
   CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, DeviceRows,
-  IS_ISSUED, IS_ISSUING, NO_CERTIFICATE, all, claimAsSeen, claimSeen, orUnavailable, story, unavailable
+  IS_ISSUED, IS_ISSUING, NO_CERTIFICATE, all, claimAsSeen, claimSeen, orUnavailable, renewalAsSeen, renewalSeen, story, unavailable
 } from './device-rows.ts'
 import { UNFINISHED_INDEX } from './device-table.ts'
 
@@ -73,13 +73,14 @@ export class DynamoDbUnfinishedDevices implements UnfinishedDevices {
     const { certificateId = '' } = device.certificate ?? {}
     return this.#rows.change({
       serialNumber: device.serialNumber,
-      condition: all(CERTIFICATE_IS_THE_ONE_SEEN, '#state IN (:issued, :active, :disabled)'),
+      condition: all(CERTIFICATE_IS_THE_ONE_SEEN, '#state IN (:issued, :active, :disabled)', 'NOT renewal.phase = :swapping'),
       update: 'SET #state = :revoked, #history = :history REMOVE claimId',
       values: {
         ':issued': 'ISSUED',
         ':active': 'ACTIVE',
         ':disabled': 'DISABLED',
         ':revoked': 'REVOKED',
+        ':swapping': 'swapping',
         ':certificateId': certificateId,
         ':history': story(device, author, 'revoked', { certificateId })
       }
@@ -109,12 +110,14 @@ export class DynamoDbUnfinishedDevices implements UnfinishedDevices {
   }
 
   settle (device: Device): Promise<WriteResult> {
+    // What only waits for its device to confirm comes back when its time is over.
+    const waits = device.renewal?.phase === 'issued' ? { ':waitsUntil': device.renewal.expiresAt } : undefined
     return this.#rows.change({
       serialNumber: device.serialNumber,
       condition: all('NOT #state IN (:issuing, :issued)', 'attribute_not_exists(retiring)', 'attribute_not_exists(suspectClaimId)',
-        'attribute_not_exists(pending)'),
-      update: 'REMOVE unfinished, claimExpiresAt',
-      values: { ':issuing': 'ISSUING', ':issued': 'ISSUED' }
+        'attribute_not_exists(pending)', waits ? renewalAsSeen(device) : 'attribute_not_exists(renewal)'),
+      update: waits ? 'SET claimExpiresAt = :waitsUntil' : 'REMOVE unfinished, claimExpiresAt',
+      values: { ':issuing': 'ISSUING', ':issued': 'ISSUED', ...(waits && { ...waits, ...renewalSeen(device) }) }
     })
   }
 

@@ -2,8 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { CvmError } from '../errors.ts'
 import type { AuditEvent } from '../vending/audit.ts'
 import type { Operation } from '../vending/device.ts'
-import { type Operated, type Wish, operate } from '../vending/operate.ts'
-import type { VendDeps } from '../vending/vend-steps.ts'
+import { type Operated, type OperateDeps, type Wish, operate } from '../vending/operate.ts'
 import { newToken } from './new-token.ts'
 import { isRefused, toFailure } from './outcome.ts'
 import type { Parts } from './parts.ts'
@@ -13,7 +12,7 @@ const OPERATED = {
 } as const satisfies Record<Operation, AuditEvent>
 
 /** What operators do to a device, audited. */
-export function observedOperate ({ audit, hashToken }: Parts, deps: VendDeps) {
+export function observedOperate ({ audit, hashToken }: Parts, deps: OperateDeps) {
   return async ({ serialNumber, operation, actor, role, reason, requestId, revision }: Wish): Promise<Operated> => {
     const registrationToken = operation === 'reset' ? newToken() : undefined
     const tokenHash = registrationToken && hashToken(serialNumber, registrationToken)

@@ -8,6 +8,7 @@ import type { DeviceCatalog } from '../vending/device-catalog.ts'
 import type { DeviceRegistry } from '../vending/device-registry.ts'
 import type { Products } from '../vending/product.ts'
 import type { TokenHasher } from '../vending/registration-token.ts'
+import type { Renewals } from '../vending/renewals.ts'
 import type { UnfinishedDevices } from '../vending/unfinished-devices.ts'
 
 /** What the use cases are made of. */
@@ -17,6 +18,7 @@ export interface Parts {
   audit: Audit
   metrics: Metrics
   registry: DeviceRegistry
+  renewals: Renewals
   devices: UnfinishedDevices
   catalog: Pick<DeviceCatalog, 'findByCertificate'>
   /** Where devices and operators go first, and where reconcile has time. */

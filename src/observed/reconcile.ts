@@ -2,6 +2,7 @@ import type { AuditEvent } from '../vending/audit.ts'
 import { fulfil } from '../vending/operate.ts'
 import { reconcile } from '../vending/reconcile.ts'
 import type { ReconcileReport, ReconcileRequest, ReconcileStep } from '../vending/reconcile-run.ts'
+import { swap } from '../vending/swap.ts'
 import type { VendDeps } from '../vending/vend-steps.ts'
 import { finish } from '../vending/vend.ts'
 import { toFailure } from './outcome.ts'
@@ -18,8 +19,8 @@ interface ReconcileWish extends Omit<ReconcileRequest, 'compareSince'> {
 }
 
 /** Reconcile, counted and audited. */
-export function observedReconcile ({ config, audit, metrics, devices, catalog, forBulk }: Parts, vendDeps: VendDeps) {
-  const deps = { ...vendDeps, controlPlane: forBulk }
+export function observedReconcile ({ config, audit, metrics, devices, renewals, catalog, forBulk }: Parts, vendDeps: VendDeps) {
+  const deps = { ...vendDeps, renewals, controlPlane: forBulk }
   let comparedAt = Date.now()
   return async ({ caller, ...request }: ReconcileWish): Promise<ReconcileReport> => {
     const startedAt = Date.now()
@@ -27,10 +28,12 @@ export function observedReconcile ({ config, audit, metrics, devices, catalog, f
     const requested = { event: 'reconcile-requested', requestId, actor: caller?.name, role: caller?.role, reason: dryRun ? 'dry-run' : undefined } as const
     const report = await reconcile({ ...request, compareSince: comparedAt }, {
       devices,
+      renewals,
       catalog,
       controlPlane: forBulk,
       finish: (device, requestId) => finish(device, requestId, deps),
       fulfil: (device, requestId) => fulfil(device, requestId, deps),
+      swap: (device, requestId) => swap(device, requestId, deps),
       now: Date.now,
       deadline: deps.deadline,
       claimLifetimeMs: config.CLAIM_LIFETIME_MS,

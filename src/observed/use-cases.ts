@@ -5,6 +5,7 @@ import { observedOperate } from './operate.ts'
 import type { Parts } from './parts.ts'
 import { observedReconcile } from './reconcile.ts'
 import { observedRegister } from './register.ts'
+import { observedRenewal } from './renew.ts'
 import { observedVend } from './vend.ts'
 
 /** The use cases with their settings and a clock, and with eyes on them: metrics, and security events. */
@@ -13,8 +14,9 @@ export function observedUseCases (parts: Parts) {
   return {
     register: observedRegister(parts),
     vend: observedVend(parts, deps),
+    ...observedRenewal(parts, deps),
     openBatch: observedBatch(parts, deps),
-    operate: observedOperate(parts, deps),
+    operate: observedOperate(parts, { ...deps, renewals: parts.renewals }),
     reconcile: observedReconcile(parts, deps)
   }
 }

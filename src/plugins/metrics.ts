@@ -15,6 +15,7 @@ export function createMetrics (build: { version: string, node: string }) {
     register,
     vends: new Counter({ name: 'cvm_vends_total', help: 'Vend requests by way and outcome', labelNames: ['way', 'outcome'], registers }),
     batchLines: new Counter({ name: 'cvm_batch_lines_total', help: 'Lines of batches by what became of them', labelNames: ['status'], registers }),
+    renewals: new Counter({ name: 'cvm_renewals_total', help: 'Requests to renew and to confirm, by step and outcome', labelNames: ['step', 'outcome'], registers }),
     refusals: new Counter({ name: 'cvm_refusals_total', help: 'Error answers by code', labelNames: ['code'], registers }),
     stepSeconds: new Histogram({
       name: 'cvm_vend_step_duration_seconds', help: 'Time of each step of a vend', labelNames: ['step', 'result'], buckets: SECONDS, registers
@@ -59,6 +60,7 @@ export function createMetrics (build: { version: string, node: string }) {
   for (const limit of ['address', 'serial']) metrics.rateLimited.inc({ limit }, 0)
   for (const status of ['vended', 'replayed', 'refused', 'failed']) metrics.batchLines.inc({ status }, 0)
   for (const status of ['vended', 'replayed', 'refused', 'failed']) metrics.batchLines.inc({ status }, 0)
+  for (const step of ['renew', 'confirm']) metrics.renewals.inc({ step, outcome: 'renewed' }, 0)
   for (const way of ['csr', 'keys']) metrics.vends.inc({ way, outcome: 'vended' }, 0)
   return metrics
 }

@@ -1,7 +1,7 @@
-import type { Vended } from '../vending/vend-steps.ts'
+import type { Certificate } from '../vending/device.ts'
 
 /** What a device is told of its certificate, alone or in a batch. */
-export function factsOf (vended: Vended, renewAfter: (vended: Vended) => number) {
+export function factsOf<V extends { certificate: Certificate }> (vended: V, renewAfter: (vended: V) => number) {
   const { thingName, certificateId, certificateArn, certificatePem, notAfter } = vended.certificate
   return {
     thingName,

@@ -9,12 +9,16 @@ import type { Device } from './device.ts'
 export async function makeAwsAgree (
   certificateId: string, device: Device | undefined, controlPlane: ControlPlane, signal: AbortSignal
 ): Promise<void> {
+  // What is being renewed to is its renewal's affair.
+  if (device?.renewal?.certificate?.certificateId === certificateId) return
   if (device?.certificate?.certificateId !== certificateId) return controlPlane.revoke(certificateId, signal)
   try {
     switch (device.state) {
       case 'REVOKED': return await controlPlane.revoke(certificateId, signal)
       case 'DISABLED': return await controlPlane.deactivate(certificateId, signal)
-      case 'ACTIVE': return await controlPlane.activate(certificateId, signal)
+      case 'ACTIVE':
+        await Promise.all(device.retiring.map(retired => controlPlane.revoke(retired, signal)))
+        return await controlPlane.activate(certificateId, signal)
     }
   } catch (cause) {
     if (!(cause instanceof CertificateStateConflict)) throw cause

@@ -40,11 +40,33 @@ export interface Certificate {
   notAfter: number
 }
 
+/**
+ * A certificate on its way to take the place of the device's (DESIGN section 4); the device stays `ACTIVE`. `issuing`: a worker asks AWS
+ * IoT for it; `issued`: known and INACTIVE, the device may have it; `swapping`: it may be ACTIVE and the other one REVOKED at any moment,
+ * so this is finished and never undone.
+ */
+export interface Renewal {
+  phase: 'issuing' | 'issued' | 'swapping'
+  /** The fencing token of whoever asks for it. */
+  claimId: string
+  /** The end of the claim while `issuing`; then until when it may be confirmed. */
+  expiresAt: number
+  publicKeyFingerprint: string
+  /** Of the proof that began it, where that may be used once. */
+  nonce?: string
+  /** From `issued` on. */
+  certificate?: Certificate
+}
+
+/** A proof that has begun a renewal, kept until its time is over. */
+export interface UsedProof { nonce: string, expiresAt: number }
+
 /** What has been done to a device: by its requests, by operators, by reconcile. */
 export type DeviceEvent =
   | 'registered' | 'claimed' | 'resumed' | 'superseded' | 'revended' | 'issued' | 'activated' | 'released'
   | 'reset' | 'revoked' | 'disabled' | 'enabled' | 'decommissioned'
   | 'freed' | 'abandoned' | 'disposed'
+  | 'renewal-issued' | 'renewal-confirmed' | 'renewed' | 'renewal-abandoned'
 
 /** One line of a device's story. */
 export interface HistoryEntry {
@@ -106,7 +128,22 @@ export interface Device {
   /** What a disabled device goes back to. */
   stateBefore: DeviceState | undefined
   committedAt: number | undefined
+  renewal: Renewal | undefined
+  usedProofs: readonly UsedProof[]
+  /** The certificate that the present one took the place of by renewal, and when. */
+  renewedFrom: string | undefined
+  renewedAt: number | undefined
   history: readonly HistoryEntry[]
+}
+
+/** What would be left over of a renewal that ends here: its certificate, where it is known. */
+export function renewalLeftover ({ renewal }: Pick<Device, 'renewal'>): string[] {
+  return renewal?.certificate ? [renewal.certificate.certificateId] : []
+}
+
+/** The proofs that stay used when the renewal ends here: one that came to nothing may be sent again. */
+export function usedProofsLeft ({ renewal, usedProofs }: Pick<Device, 'renewal' | 'usedProofs'>): UsedProof[] {
+  return usedProofs.filter(({ nonce }) => renewal?.phase !== 'issuing' || nonce !== renewal.nonce)
 }
 
 /** The history with one line more, bounded to {@link HISTORY_LIMIT}. */

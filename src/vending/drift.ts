@@ -29,7 +29,8 @@ export async function compareRecent (run: ReconcileRun): Promise<{ drift: number
 /** Whether AWS IoT and the registry differ about a certificate; notes it if so. */
 async function compare (run: ReconcileRun, { certificateId, status }: ListedCertificate): Promise<boolean> {
   const device = await run.catalog.findByCertificate(certificateId)
-  const expected = device && CERTIFICATE_STATUS[device.state]
+  // In the middle of a swap AWS IoT may say anything of the two.
+  const expected = device && device.renewal?.phase !== 'swapping' && CERTIFICATE_STATUS[device.state]
   if (!expected || device.certificate?.certificateId !== certificateId || expected === status) return false
   const detail = `the registry says ${device.state}, AWS IoT says ${status}`
   // AWS IoT is the truth about what is final: a restored table cannot bring a certificate back.

@@ -1,9 +1,10 @@
 import { CvmError } from '../errors.ts'
 import { makeAwsAgree } from './agreement.ts'
 import { CertificateStateConflict, type ControlPlane } from './control-plane.ts'
-import type { Device, Operation, PendingOperation } from './device.ts'
+import { type Device, type Operation, type PendingOperation, renewalLeftover } from './device.ts'
 import type { DeviceRegistry, Fulfilment } from './device-registry.ts'
 import { fulfilmentOf } from './lifecycle.ts'
+import type { Renewals } from './renewals.ts'
 
 /** What an operator asks for, and in which request. */
 export interface Wish {
@@ -22,6 +23,7 @@ export interface Operated { device: Device, registrationToken?: string }
 
 export interface OperateDeps {
   registry: DeviceRegistry
+  renewals: Pick<Renewals, 'commit'>
   controlPlane: ControlPlane
   now: () => number
   deadline: () => AbortSignal
@@ -60,6 +62,13 @@ export async function fulfil (seen: Device, requestId: string, deps: OperateDeps
   for (let tries = 0; tries < TRIES; tries++) {
     const { pending } = device
     if (!pending || pending.operationId !== seen.pending?.operationId) return overtaken(seen, device, deps)
+    if (device.renewal?.phase === 'swapping') {
+      // Cut off by the wish: the registry goes on to the new certificate, and what is wished is done to that one.
+      const swapped = await deps.renewals.commit(device, true, { now: deps.now(), requestId })
+      if (!swapped.device) throw new CvmError('device-not-found')
+      device = swapped.device
+      continue
+    }
     const { wished, refusal } = wishOf(device, pending)
     const change = await changeAws(device, wished, deps)
     const { tokenHash, tokenExpiresAt } = pending
@@ -96,7 +105,7 @@ async function overtaken (seen: Device, now: Device, { controlPlane, deadline }:
  */
 async function changeAws (device: Device, wished: Fulfilment, { controlPlane, deadline }: OperateDeps): Promise<Fulfilment> {
   // What was replaced may still be ACTIVE where its replacement was cut short.
-  await Promise.all(device.retiring.map(retired => controlPlane.revoke(retired, deadline())))
+  await Promise.all([...device.retiring, ...renewalLeftover(device)].map(retired => controlPlane.revoke(retired, deadline())))
   const certificateId = device.certificate?.certificateId ?? device.legacyCertificateId
   if (!certificateId) return wished
   try {

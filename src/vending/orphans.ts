@@ -61,8 +61,10 @@ function isOldGenerated (run: ReconcileRun, { createdAt }: ListedCertificate, su
 /** Whether any device has it. The owner's row is read anew, after the list was made: until then it may have been recorded there. */
 async function isKnown (run: ReconcileRun, owner: Device, certificateId: string): Promise<boolean> {
   const now = await run.devices.find(owner.serialNumber)
-  const isHeld = (now?.claim?.claimExpiresAt ?? 0) + CLOCK_SKEW_MS > run.now()
-  return isHeld || now?.certificate?.certificateId === certificateId || await run.catalog.findByCertificate(certificateId) !== undefined
+  const claimExpiresAt = now?.claim?.claimExpiresAt ?? (now?.renewal?.phase === 'issuing' ? now.renewal.expiresAt : 0)
+  const isHeld = claimExpiresAt + CLOCK_SKEW_MS > run.now()
+  const isIts = [now?.certificate, now?.renewal?.certificate].some(certificate => certificate?.certificateId === certificateId)
+  return isHeld || isIts || now?.retiring.includes(certificateId) || await run.catalog.findByCertificate(certificateId) !== undefined
 }
 
 /**

@@ -34,6 +34,8 @@ export interface Product {
   replayWindowMs: number
   /** For so long after a vend, the same token with another key vends anew; 0: never. */
   reVendGraceMs: number
+  /** For so long after its end a certificate may still be renewed; 0: never. */
+  renewExpiredForMs: number
   /** Whether AWS IoT may make the key pair. */
   generatedKeys: boolean
   /** Whether lines may register its devices as they vend them. */

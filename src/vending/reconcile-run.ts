@@ -1,6 +1,7 @@
 import type { ControlPlane } from './control-plane.ts'
 import type { Device } from './device.ts'
 import type { DeviceCatalog } from './device-catalog.ts'
+import type { Renewals } from './renewals.ts'
 import type { Author, UnfinishedDevices } from './unfinished-devices.ts'
 
 /** How far the clocks of AWS IoT and of the replicas may differ. */
@@ -8,7 +9,7 @@ export const CLOCK_SKEW_MS = 2_000
 
 /** What reconcile does about a device or a certificate. */
 export type ReconcileStep =
-  | 'finish-operation' | 'repair-certificate' | 'finish-issued' | 'free-expired-claim' | 'abandon-issued' | 'mark-revoked' | 'dispose-retired' | 'delete-orphan' | 'report-drift'
+  | 'finish-operation' | 'repair-certificate' | 'finish-issued' | 'free-expired-claim' | 'abandon-issued' | 'mark-revoked' | 'finish-renewal' | 'abandon-renewal' | 'dispose-retired' | 'delete-orphan' | 'report-drift'
 
 /** One thing done, or to be done: `later` when AWS IoT or another worker was in the way, `would` in a dry run. */
 export interface ReconcileAction {
@@ -31,12 +32,15 @@ export interface ReconcileReport {
 
 export interface ReconcileDeps {
   devices: UnfinishedDevices
+  renewals: Renewals
   catalog: Pick<DeviceCatalog, 'findByCertificate'>
   controlPlane: ControlPlane
   /** Fulfils an operator's wish that was written down and not finished. */
   fulfil: (device: Device, requestId: string) => Promise<Device>
   /** Finishes a device in `ISSUED`; false when somebody else took it. */
   finish: (device: Device, requestId: string) => Promise<boolean>
+  /** Finishes a renewal that was confirmed. */
+  swap: (device: Device, requestId: string) => Promise<Device>
   now: () => number
   deadline: () => AbortSignal
   claimLifetimeMs: number

@@ -2,6 +2,7 @@ import { makeAwsAgree } from './agreement.ts'
 import type { Device } from './device.ts'
 import { CERTIFICATE_STATUS, compareRecent } from './drift.ts'
 import { findOrphans } from './orphans.ts'
+import { tendRenewal } from './renewal-leftovers.ts'
 import {
   CLOCK_SKEW_MS, type ReconcileDeps, type ReconcileReport, type ReconcileRequest, type ReconcileRun, author, note, textOf, write
 } from './reconcile-run.ts'
@@ -34,13 +35,13 @@ async function tend (run: ReconcileRun, seen: Device): Promise<Device | undefine
     let device: Device | undefined = seen.pending ? await fulfil(run, seen) : seen
     if (device.state === 'ISSUING') device = await free(run, device)
     else if (device.state === 'ISSUED') device = await settleIssued(run, device)
-    else device = await repair(run, device)
+    else device = await repair(run, await tendRenewal(run, device))
     for (const certificateId of device?.retiring ?? []) {
       if (device) device = await dispose(run, device, certificateId)
     }
     return device
   } catch (cause) {
-    const step = seen.state === 'ISSUED' ? 'finish-issued' : 'dispose-retired'
+    const step = seen.state === 'ISSUED' ? 'finish-issued' : seen.renewal ? 'finish-renewal' : 'dispose-retired'
     note(run, { step, outcome: 'failed', serialNumber: seen.serialNumber, detail: textOf(cause) })
     return undefined
   }
@@ -53,7 +54,8 @@ async function fulfil (run: ReconcileRun, device: Device): Promise<Device> {
 }
 
 /** A worker or an operator who was overtaken may have changed the certificate and died before putting it right. */
-async function repair (run: ReconcileRun, device: Device): Promise<Device | undefined> {
+async function repair (run: ReconcileRun, device: Device | undefined): Promise<Device | undefined> {
+  if (!device || device.renewal?.phase === 'swapping') return device
   const { certificateId } = device.certificate ?? {}
   const expected = CERTIFICATE_STATUS[device.state]
   if (!certificateId || !expected) return device

@@ -24,7 +24,7 @@ export interface UnfinishedDevices {
   /** `ISSUED` under the expired claim seen → `REGISTERED`; its certificate, which nobody was given, joins `retiring`. */
   abandon (device: Device, author: Author): Promise<WriteResult>
 
-  /** `ISSUED`, `ACTIVE` or `DISABLED` with the certificate seen → `REVOKED`: what AWS IoT says is final. */
+  /** `ISSUED`, `ACTIVE` or `DISABLED` with the certificate seen, which is not being swapped → `REVOKED`: what AWS IoT says is final. */
   revoked (device: Device, author: Author): Promise<WriteResult>
 
   /** The search that the suspicion seen asked for is done; does not apply when an attempt has begun since. */
@@ -33,7 +33,7 @@ export interface UnfinishedDevices {
   /** A certificate of `retiring` is gone from AWS IoT. */
   disposed (device: Device, certificateId: string, author: Author): Promise<WriteResult>
 
-  /** Takes the device out of the list when nothing is left to do about it. */
+  /** Takes the device out of the list when nothing is left to do about it; until its time is over where a renewal waits to be confirmed. */
   settle (device: Device): Promise<WriteResult>
 
   /**

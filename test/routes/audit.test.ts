@@ -197,7 +197,7 @@ async function observed () {
   const metrics = createMetrics({ version: 'test', node: 'test' })
   const hashToken = HASH
   const { audit } = auditLog(log)
-  const ports = { registry, devices: registry, catalog: registry }
+  const ports = { registry, renewals: registry.renewals, devices: registry, catalog: registry }
   const parts = { config: readConfig({}), log, audit, metrics, ...ports, ...planes, hashToken, products }
   const useCases = observedUseCases(parts)
   return { rig, lines, useCases }

@@ -6,30 +6,36 @@ import type { Operation } from '../../src/vending/device.ts'
 import type { Product } from '../../src/vending/product.ts'
 import type { Vended } from '../../src/vending/vend-steps.ts'
 import { Interleaver, randomFrom } from '../fixtures/interleaver.ts'
-import { CLAIM_LIFETIME_MS, type Rig, SERIAL, makeRig } from '../fixtures/vend-rig.ts'
+import { CLAIM_LIFETIME_MS, CONFIRM_WITHIN_MS, type Rig, SERIAL, makeRig } from '../fixtures/vend-rig.ts'
 
 const COUNT = Number(process.env['INTERLEAVINGS'] ?? 3_000)
 const SEED = Number(process.env['SEED'] ?? 1)
+const OPERATED = new Set<string>(['disabled', 'revoked', 'reset', 'enabled'])
 const BEYOND = CLAIM_LIFETIME_MS + 2_001
 const OPERATIONS: readonly Operation[] = ['revoke', 'disable', 'enable', 'reset']
 
 /** The product of the device: as usual, or one that lets other keys be vended anew for ever. */
 const USUAL: Partial<Product> = {}
 const GRACE: Partial<Product> = { reVendGraceMs: 1_000_000_000 }
+/** A device that has its certificate already, and renews it; as usual and where other keys are vended anew. */
+const RENEWED: Partial<Product> = { renewAfterMs: 2 }
+const RENEWED_WITH_GRACE: Partial<Product> = { ...GRACE, renewAfterMs: 2 }
 
 type Break = (rig: Rig) => void
 
-interface World { rig: Rig, answers: Vended[], wasReset: boolean, product: Partial<Product> }
+interface World { rig: Rig, answers: Vended[], wasReset: boolean, product: Partial<Product>, renews: boolean }
 
 /** Runs one interleaving; the first broken invariant as text, or undefined. */
 async function explore (seed: number, product: Partial<Product>, broken?: Break): Promise<string | undefined> {
   const random = randomFrom(seed)
   const rig = await makeRig(undefined, product)
   broken?.(rig)
-  const world: World = { rig, answers: [], wasReset: false, product }
+  const renews = product === RENEWED || product === RENEWED_WITH_GRACE
+  if (renews) await rig.vend()
+  const world: World = { rig, answers: [], wasReset: false, product, renews }
   const interleaver = new Interleaver(random)
   // To see a broken protection, look where it is needed: two keys of one device, and time that flies.
-  const workers: Worker[] = broken ? ['first key', 'second key'] : plan(random)
+  const workers: Worker[] = renews ? planRenewal(random, product) : broken ? ['first key', 'second key'] : plan(random)
   const odds = broken ? { start: 0, crash: 1, fail: 2, jump: 10 } : { start: 20, crash: 24, fail: 28, jump: 32 }
   let steps = 0
   while ((workers.length > 0 || !interleaver.idle) && steps++ < 600) {
@@ -43,13 +49,13 @@ async function explore (seed: number, product: Partial<Product>, broken?: Break)
       rig.clock.now += [1, CLAIM_LIFETIME_MS / 2, CLAIM_LIFETIME_MS, BEYOND][random(4)] as number
       if (broken && workers.length > 0) start(world, interleaver, workers.shift() as Worker, steps)
     } else await interleaver.step()
-    const violation = violated(world) ?? await unrecorded(rig)
+    const violation = violated(world) ?? await unrecorded(rig) ?? await stranded(world)
     if (violation) return violation
   }
   return await recovered(world)
 }
 
-type Worker = 'first key' | 'second key' | 'generated key' | 'reconcile' | Operation
+type Worker = 'first key' | 'second key' | 'generated key' | 'renew' | 'renew another key' | 'renew at once' | 'confirm' | 'reconcile' | Operation
 
 function plan (random: (below: number) => number): Worker[] {
   const requests: Worker[] = ['first key', 'first key', 'second key', 'generated key']
@@ -60,6 +66,14 @@ function plan (random: (below: number) => number): Worker[] {
   return workers.sort(() => random(2) - 0.5)
 }
 
+function planRenewal (random: (below: number) => number, product: Partial<Product>): Worker[] {
+  const requests: Worker[] = ['renew', 'renew another key', 'renew at once', 'confirm', 'confirm', 'reconcile', ...product === RENEWED_WITH_GRACE ? ['second key'] as const : []]
+  const workers: Worker[] = ['renew', ...Array.from({ length: 3 + random(3) }, () => requests[random(requests.length)] as Worker)]
+  if (random(3) > 0) workers.push(OPERATIONS[random(4)] as Worker)
+  if (random(3) === 0) workers.push(OPERATIONS[random(4)] as Worker)
+  return random(2) === 0 ? workers : workers.sort(() => random(2) - 0.5)
+}
+
 function start (world: World, interleaver: Interleaver, worker: Worker, number: number): void {
   const { rig, answers } = world
   const own = rig.through(port => interleaver.through(`${worker} ${number}`, port))
@@ -68,16 +82,20 @@ function start (world: World, interleaver: Interleaver, worker: Worker, number: 
   if (worker === 'first key') own.vend().then(note).catch(expected)
   else if (worker === 'second key') own.vend({ certificateSigningRequest: rig.csrs[1] }).then(note).catch(expected)
   else if (worker === 'generated key') own.vendKeys().then(note).catch(expected)
+  else if (worker === 'renew') own.renew().catch(expected)
+  else if (worker === 'renew another key') own.renew({ certificateSigningRequest: rig.csrs[3] }).catch(expected)
+  else if (worker === 'renew at once') own.renew({ swap: 'at-once' }).catch(expected)
+  else if (worker === 'confirm') own.confirm().catch(expected)
   else if (worker === 'reconcile') own.reconcile().catch(expected)
   else own.operate(worker).catch(expected)
   if (worker === 'reset') world.wasReset = true
 }
 
-function violated ({ rig, answers, wasReset, product }: World): string | undefined {
+function violated ({ rig, answers, wasReset, product, renews }: World): string | undefined {
   const active = rig.controlPlane.active()
   if (active.length > 1) return `G1: ${active.length} certificates are ACTIVE`
   // Vending anew is to hand out more than one.
-  if (product === GRACE) return undefined
+  if (product === GRACE || renews) return undefined
   const ids = new Set(answers.map(({ certificate }) => certificate.certificateId))
   if (!wasReset && !answers.some(({ keyPair }) => keyPair) && ids.size > 1) return `G2: ${ids.size} certificates were handed out`
   if (!wasReset && answers.filter(({ keyPair }) => keyPair).length > 1) return 'G2: two key pairs were handed out'
@@ -87,8 +105,19 @@ function violated ({ rig, answers, wasReset, product }: World): string | undefin
 /** What is ACTIVE is known: to the device, or to the list of what must be ended. */
 async function unrecorded (rig: Rig): Promise<string | undefined> {
   const device = await rig.registry.find(SERIAL)
-  const known = new Set([device?.certificate?.certificateId, ...device?.retiring ?? []])
+  const known = new Set([device?.certificate?.certificateId, device?.renewal?.certificate?.certificateId, ...device?.retiring ?? []])
   return rig.controlPlane.active().every(id => known.has(id)) ? undefined : 'G4: an ACTIVE certificate that nobody recorded'
+}
+
+/** A device that is ACTIVE, and that nobody wishes otherwise, has a certificate that works; in the middle of a swap, one that will (G5). */
+async function stranded ({ rig, renews }: World): Promise<string | undefined> {
+  const device = await rig.registry.find(SERIAL)
+  if (!renews || device?.state !== 'ACTIVE' || device.pending || device.history.some(({ event }) => OPERATED.has(event))) return undefined
+  const status = (id = '') => rig.controlPlane.statuses.get(id)
+  const { certificate, renewal } = device
+  if (status(certificate?.certificateId) === 'ACTIVE') return undefined
+  if (renewal?.phase === 'swapping' && ['INACTIVE', 'ACTIVE'].includes(status(renewal.certificate?.certificateId) ?? '')) return undefined
+  return `G5: the certificate is ${status(certificate?.certificateId)} with a renewal ${renewal?.phase}`
 }
 
 /** After everything: one retry and a few runs of reconcile leave exactly what the registry says. */
@@ -117,6 +146,10 @@ async function recovered (world: World): Promise<string | undefined> {
       }
     }
   }
+  const failed = world.renews ? await renewedAgain(rig) : undefined
+  if (failed) return failed
+  // What is not confirmed by then is given up.
+  if (world.renews) rig.clock.now += CONFIRM_WITHIN_MS
   await reconciled()
   const device = await rig.registry.find(SERIAL)
   const own = device?.certificate?.certificateId
@@ -130,7 +163,31 @@ async function recovered (world: World): Promise<string | undefined> {
   return violated(world)
 }
 
-for (const [count, product, what] of [[COUNT, USUAL, ''], [Math.ceil(COUNT / 10), GRACE, ', where other keys are vended anew']] as const) {
+/** G3 for renewals: whatever was left, a device that is ACTIVE can renew and confirm. */
+async function renewedAgain (rig: Rig): Promise<string | undefined> {
+  await rig.reconcile()
+  rig.clock.now += BEYOND
+  await rig.reconcile()
+  const device = await rig.registry.find(SERIAL)
+  if (device?.state !== 'ACTIVE' || device.pending) return undefined
+  if (rig.controlPlane.statuses.get(device.certificate?.certificateId ?? '') !== 'ACTIVE') return undefined
+  try {
+    const { certificate } = await rig.renew()
+    await rig.confirm()
+    return rig.controlPlane.statuses.get(certificate.certificateId) === 'ACTIVE' ? undefined : 'G3: a confirmed certificate is not ACTIVE'
+  } catch (cause) {
+    return `G3: renewing again failed with ${(cause as CvmError).code ?? String(cause)}`
+  }
+}
+
+const SCENARIOS = [
+  [Math.ceil(COUNT * 0.6), USUAL, ''],
+  [Math.ceil(COUNT / 20), GRACE, ', where other keys are vended anew'],
+  [Math.ceil(COUNT * 0.4), RENEWED, ' of renewals'],
+  [Math.ceil(COUNT / 20), RENEWED_WITH_GRACE, ' of renewals, where other keys are vended anew']
+] as const
+
+for (const [count, product, what] of SCENARIOS) {
   await t.test(`${count} interleavings keep the guarantees${what}`, { timeout: 1_000_000 }, async t => {
     const violations: string[] = []
     for (let seed = SEED; seed < SEED + count && violations.length < 5; seed++) {
@@ -148,6 +205,23 @@ const breaks: Record<string, Break> = {
     registry.revend = async (device, request) => {
       const result = await revend.call(registry, device, request)
       return result.applied ? { ...result, device: Object.assign(result.device, { retiring: [] }) } : result
+    }
+  },
+  'a renewal is swapped without a word before' ({ registry: { renewals } }) {
+    renewals.swap = async device => ({ applied: true, device })
+  },
+  'a renewal is recorded over another one' ({ registry }) {
+    const { record } = registry.renewals
+    registry.renewals.record = async (device, ...rest) => record.call(registry.renewals, await registry.find(SERIAL) ?? device, ...rest)
+  },
+  'the certificate before is not revoked first by a renewal' ({ controlPlane }) {
+    controlPlane.revoke = async () => {}
+  },
+  'a renewal that is being swapped can be given up' ({ registry: { renewals } }) {
+    const { abandon } = renewals
+    renewals.swap = async (device, _expiresAt, author) => {
+      await abandon.call(renewals, device, author)
+      return { applied: true, device }
     }
   },
   'writes without a fence' ({ registry }) {
@@ -188,7 +262,7 @@ for (const [name, broken] of Object.entries(breaks)) {
   await t.test(`is noticed: ${name}`, async t => {
     let found: string | undefined
     let seed = SEED
-    while (!found && seed < SEED + 30_000) found = await explore(seed++, name.startsWith('vending anew') ? GRACE : USUAL, broken)
+    while (!found && seed < SEED + 30_000) found = await explore(seed++, name.includes('renewal') ? RENEWED : name.startsWith('vending anew') ? GRACE : USUAL, broken)
     t.comment(`seed ${seed - 1}: ${found}`)
     t.ok(found)
   })
