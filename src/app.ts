@@ -20,6 +20,7 @@ import { buildOps } from './ops.ts'
 import { apiDocs } from './plugins/api-docs.ts'
 import { authenticate } from './plugins/authenticate.ts'
 import { callerGone } from './plugins/caller-gone.ts'
+import { canonicalHeaders } from './plugins/canonical-headers.ts'
 import { drain } from './plugins/drain.ts'
 import { answerUnreadable, errorFacts, errorHandler, sendFrameworkError } from './plugins/error-handler.ts'
 import { items } from './plugins/items.ts'
@@ -34,6 +35,7 @@ import { readProducts } from './products.ts'
 import { batchRoutes } from './routes/batches.ts'
 import { catalogRoutes } from './routes/catalog.ts'
 import { deviceRoutes } from './routes/devices.ts'
+import { estRoutes } from './routes/est.ts'
 import { reconcileRoutes } from './routes/reconcile.ts'
 import { registrationRoutes } from './routes/registration.ts'
 import { vendRoutes } from './routes/vend.ts'
@@ -115,6 +117,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
 
   const service = Fastify(serverOptions(config, surroundings))
   service.addHook('onRequest', async (request, reply) => { reply.header('x-request-id', request.id) })
+  await service.register(canonicalHeaders)
   await service.register(drain)
   await service.register(callerGone)
   await service.register(requestMetrics, { metrics })
@@ -149,6 +152,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     renewAfter: ({ certificate, product }: Vended) => renewAfter(certificate, timesOf(product, products).renewAfterMs)
   }
   await service.register(vendRoutes, { ...vended, vend: useCases.vend })
+  await service.register(estRoutes, { vend: useCases.vend, products, rootCaPem })
   await service.register(batchRoutes, {
     ...vended, open: useCases.openBatch, atOnce: config.BATCH_AT_ONCE, onLine: status => metrics.batchLines.inc({ status })
   })
