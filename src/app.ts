@@ -21,6 +21,7 @@ import { buildOps } from './ops.ts'
 import { apiDocs } from './plugins/api-docs.ts'
 import { authenticate } from './plugins/authenticate.ts'
 import { callerGone } from './plugins/caller-gone.ts'
+import { canonicalHeaders } from './plugins/canonical-headers.ts'
 import { drain } from './plugins/drain.ts'
 import { answerUnreadable, errorFacts, errorHandler, sendFrameworkError } from './plugins/error-handler.ts'
 import { items } from './plugins/items.ts'
@@ -35,6 +36,7 @@ import { readProducts } from './products.ts'
 import { batchRoutes } from './routes/batches.ts'
 import { catalogRoutes } from './routes/catalog.ts'
 import { deviceRoutes } from './routes/devices.ts'
+import { estRoutes } from './routes/est.ts'
 import { reconcileRoutes } from './routes/reconcile.ts'
 import { registrationRoutes } from './routes/registration.ts'
 import { renewRoutes } from './routes/renew.ts'
@@ -118,6 +120,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
 
   const service = Fastify(serverOptions(config, surroundings))
   service.addHook('onRequest', async (request, reply) => { reply.header('x-request-id', request.id) })
+  await service.register(canonicalHeaders)
   await service.register(drain)
   await service.register(callerGone)
   await service.register(requestMetrics, { metrics })
@@ -153,6 +156,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   }
   await service.register(vendRoutes, { ...vended, vend: useCases.vend })
   await service.register(renewRoutes, { ...vended, renew: useCases.renew, confirm: useCases.confirm })
+  await service.register(estRoutes, { vend: useCases.vend, products, rootCaPem })
   await service.register(batchRoutes, {
     ...vended, open: useCases.openBatch, atOnce: config.BATCH_AT_ONCE, onLine: status => metrics.batchLines.inc({ status })
   })

@@ -19,6 +19,7 @@ const TABLE = {
   'device-revoked': entry(403, 'The device is revoked', 'Ask the operator to reset it, which gives it a new token.'),
   'certificate-expired': entry(403, 'The certificate has expired', 'Ask the operator to reset the device, which gives it a new token.'),
   'generated-keys-not-allowed': entry(403, 'The product of the device takes no generated keys', 'Make a key on the device and send a CSR.'),
+  'product-mismatch': entry(403, 'The device belongs to another product', 'Use the EST label of the product of the device, or none.'),
   'thing-name-too-long': entry(403, 'The serial number is too long for the thing names of the product', 'The operator must register the device for another product.'),
   'authority-not-active': entry(403, 'The authority that signed the certificate is not ACTIVE', 'The operator must activate it, or the device needs a certificate of another one.'),
   'authority-not-for-product': entry(403, 'The authority may not sign for the product of the device', 'The operator must add the product to the authority, or use another one.'),

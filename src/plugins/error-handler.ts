@@ -83,8 +83,17 @@ function send (request: FastifyRequest, reply: FastifyReply, error: CvmError) {
   if (retryAfterMs !== undefined) reply.header('retry-after', Math.max(1, Math.ceil(retryAfterMs / 1000)))
   // RFC 9110 wants a challenge with every 401; a device's token travels in the body, so its scheme is our own.
   if (status === 401) reply.header('www-authenticate', `${error.code === 'unauthenticated' ? 'Bearer' : 'RegistrationToken'} realm="cvm"`)
-  return reply.code(status).header('cache-control', 'no-store').type(PROBLEM_JSON)
-    .serializer((body: unknown) => JSON.stringify(body)).send(problemOf(error, request.id))
+  reply.header('cache-control', 'no-store')
+  const { rendersFailure } = request.routeOptions.config ?? {}
+  if (rendersFailure) return rendersFailure(error, reply)
+  return reply.code(status).type(PROBLEM_JSON).serializer((body: unknown) => JSON.stringify(body)).send(problemOf(error, request.id))
+}
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** Answers a failure in the words of another protocol, where the route is not for clients that read problem documents. */
+    rendersFailure?: (error: CvmError, reply: FastifyReply) => FastifyReply
+  }
 }
 
 /** For what fails before routing, such as a URL that cannot be decoded (Fastify's `frameworkErrors`). */

@@ -30,7 +30,7 @@ export const rateLimits = fp<RateLimitOptions>(async (app, { addressMax, serialM
     timeWindow: windowMs,
     // Honoured by the plugin's store, though missing in its types.
     ...{ cache: COUNTERS },
-    keyGenerator: request => (request.body as { serialNumber: string }).serialNumber
+    keyGenerator: request => request.limitedBy ?? (request.body as { serialNumber: string }).serialNumber
   }
   const limiters: { shared?: Limiter } = {}
   // The plugin has one store for each time it is registered: this is in a room of its own, before the plugin is there for all.
@@ -54,6 +54,7 @@ export const rateLimits = fp<RateLimitOptions>(async (app, { addressMax, serialM
       onFallback(cause)
       return own(request)
     })
+  app.decorateRequest('limitedBy', undefined)
   app.decorate('limitSerial', async (request: FastifyRequest, reply: FastifyReply) => {
     const result = await count(request)
     if (result.isAllowed || !result.isExceeded) return
@@ -69,7 +70,14 @@ function limited (of: string, ttl: number): CvmError {
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** A `preHandler` for routes whose validated body has a `serialNumber`. Raises `CvmError('rate-limited')`. */
+    /**
+     * A `preHandler` for routes whose validated body has a `serialNumber`, or that have set `limitedBy`. Raises
+     * `CvmError('rate-limited')`.
+     */
     limitSerial: (request: FastifyRequest, reply: FastifyReply) => Promise<void>
+  }
+  interface FastifyRequest {
+    /** What a request is limited by where its serial number is not in the body. */
+    limitedBy: string | undefined
   }
 }

@@ -74,11 +74,14 @@ export function thingOf (product: Product, serialNumber: string): Thing {
  * What each product that refuses a request says to it; others are not in it. Known before the device's row is read, so that a refused
  * request writes nothing.
  */
-export function refusalsOf (products: Products, serialNumber: string, csr: Csr | undefined): ReadonlyMap<string, CvmError> {
+export function refusalsOf (
+  products: Products, { serialNumber, product: wanted }: { serialNumber: string, product?: string }, csr: Csr | undefined
+): ReadonlyMap<string, CvmError> {
   const refusals = new Map<string, CvmError>()
   for (const product of products.values()) {
     const refusal = csr ? refusalOfCsr(product, csr) : refusalOfGeneratedKey(product)
-    if (refusal) refusals.set(product.name, refusal)
+    if (wanted !== undefined && wanted !== product.name) refusals.set(product.name, new CvmError('product-mismatch'))
+    else if (refusal) refusals.set(product.name, refusal)
     else if (!hasRoomFor(product, serialNumber)) refusals.set(product.name, new CvmError('thing-name-too-long'))
   }
   return refusals

@@ -112,7 +112,7 @@ function refuseNew ({ serialNumber, registrationToken, product: name }: BatchLin
   const product = name === undefined ? undefined : products.get(name)
   if (name !== undefined && !product) throw new CvmError('unknown-product')
   if (!product?.lineRegistration) throw new CvmError('device-not-authorized')
-  const refusal = refusalsOf(new Map([[product.name, product]]), serialNumber, csr).get(product.name)
+  const refusal = refusalsOf(new Map([[product.name, product]]), { serialNumber }, csr).get(product.name)
   if (refusal) throw refusal
   refuseWeak(registrationToken)
 }
@@ -127,7 +127,7 @@ async function foreseeLine (line: BatchLine, { registry, hashToken, products, no
   }
   if (!tokenMatches(device, hashToken(serialNumber, registrationToken), hashToken)) throw new CvmError('device-not-authorized')
   const wish = { way: wayOf(csr), publicKeyFingerprint: csr?.publicKeyFingerprint }
-  return foresee(device, wish, { now: now(), products, refusals: refusalsOf(products, serialNumber, csr) })
+  return foresee(device, wish, { now: now(), products, refusals: refusalsOf(products, { serialNumber }, csr) })
 }
 
 function csrOf ({ serialNumber, certificateSigningRequest }: BatchLine): Csr | undefined {

@@ -20,6 +20,8 @@ export interface VendRequest {
   requestId: string
   /** Absent: AWS IoT makes the key pair. */
   certificateSigningRequest?: string
+  /** The only product whose devices may ask so; any when absent. */
+  product?: string
   /** Aborted when nobody is left to take the answer; a key pair that nobody takes is not committed. */
   callerGone?: AbortSignal
 }
@@ -79,7 +81,7 @@ export function check ({ serialNumber, certificateSigningRequest }: VendRequest)
 
 /** What a run starts with, before anything has happened. */
 export function begin (request: VendRequest, csr: Csr | undefined, deps: VendDeps): Run {
-  const refusals = refusalsOf(deps.products, request.serialNumber, csr)
+  const refusals = refusalsOf(deps.products, request, csr)
   return { ...deps, request, csr, refusals, claimId: deps.newClaimId(), signal: deps.deadline(), certainlyNothing: true }
 }
 

@@ -28,7 +28,7 @@ function change (rig: Rig, name: string, changes: Partial<Product> = {}): void {
 await t.test('which CSRs and wishes a product refuses', async t => {
   const csr = async (options: object) => checkCsr((await opensslCsr({ serialNumber: SERIAL, ...options })).csrPem, { serialNumber: SERIAL })
   const verdict = (changes: Partial<Product>, request: Csr | undefined, serialNumber = SERIAL) => {
-    const { code, reason } = refusalsOf(new Map([['p', { ...standard, ...changes, name: 'p' }]]), serialNumber, request).get('p') ?? {}
+    const { code, reason } = refusalsOf(new Map([['p', { ...standard, ...changes, name: 'p' }]]), { serialNumber }, request).get('p') ?? {}
     return reason ?? code
   }
   const [p256, p384, rsa, rsa3072, unnamed] =
@@ -46,7 +46,7 @@ await t.test('which CSRs and wishes a product refuses', async t => {
   const template = { thingNameTemplate: 'a-${serialNumber}-b' }
   t.equal(thingOf({ ...standard, ...template }, SERIAL).thingName, `a-${SERIAL}-b`)
   t.same([124, 125].map(length => verdict(template, undefined, 'x'.repeat(length))), [undefined, 'thing-name-too-long'])
-  const { message } = refusalsOf(new Map([['p', { ...standard, keyTypes: ['EC-P384', 'RSA'] }]]), SERIAL, p256).get('default') as Error
+  const { message } = refusalsOf(new Map([['p', { ...standard, keyTypes: ['EC-P384', 'RSA'] }]]), { serialNumber: SERIAL }, p256).get('default') as Error
   t.equal(message, 'The product of the device takes keys of EC-P384, RSA of at least 2048 bits, not EC-P256.')
 })
 

@@ -1,0 +1,71 @@
+// EST with clients that nobody here wrote: the README's curl and openssl, and GlobalSign's estclient; then MQTT with what they got.
+import { X509Certificate } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import type { Test } from 'tap'
+import { ROOT, folder } from './processes.ts'
+import { type ServiceProcess, onEachEngine, startService } from './service-process.ts'
+import { type Ended, hasMosquitto, hasTool, keyAndCsr, mosquitto, publicKeyOf, tool } from './tools.ts'
+
+t.setTimeout(300_000)
+
+const RECIPE = /<!-- transcript: est -->\n```sh\n([^]*?)```/.exec(readFileSync(join(ROOT, 'README.md'), 'utf8'))?.[1] ?? ''
+const isMqtt = await hasMosquitto(t)
+const hasEstclient = await hasTool(t, ['estclient', 'version'], 'Go: see .ci/estclient', 'enrolment by GlobalSign\'s estclient')
+
+await onEachEngine(t, async (t, engine) => {
+  const service = await startService(t, engine)
+  const { host } = new URL(service.serviceUrl)
+
+  await t.test('the README\'s recipe, typed', async t => {
+    const { dir, serialNumber, registrationToken } = await newDevice(t, service)
+    const env = { PATH: process.env['PATH'] ?? '', SERIAL: serialNumber, TOKEN: registrationToken }
+    const recipe = RECIPE.replaceAll('.cvm/', `${service.dir}/`).replaceAll('https://localhost:8443', service.serviceUrl)
+    const { code, stderr } = await tool('bash', ['--norc', '-e', '-c', recipe], undefined, { cwd: dir, env })
+    t.equal(code, 0, `it ends well ${stderr}`)
+    await works(t, service, serialNumber, join(dir, 'device.crt'), join(dir, 'device.key'))
+  })
+
+  await t.test('GlobalSign\'s estclient', { skip: hasEstclient ? false : 'no estclient on this machine' }, async t => {
+    const { dir, serialNumber, registrationToken, keyFile } = await newDevice(t, service)
+    const estclient = (command: string, ...more: string[]): Promise<Ended> =>
+      tool('estclient', [command, '-server', host, '-explicit', service.rootCa, ...more], undefined, { cwd: dir })
+    const basic = ['-user', serialNumber, '-pass', registrationToken]
+    const roots = await estclient('cacerts', '-out', 'roots.pem')
+    t.equal(roots.code, 0, roots.stderr)
+    t.equal(new X509Certificate(readFileSync(join(dir, 'roots.pem'))).toString(), new X509Certificate(readFileSync(service.rootCa)).toString())
+    t.match(await estclient('csrattrs'), { code: 0, stdout: '' }, 'no attributes are wanted')
+    const refused = await estclient('enroll', '-user', serialNumber, '-pass', 'wrong', '-csr', 'device.csr', '-out', 'device.crt')
+    t.match(refused, { code: 1, stderr: /Serial number and registration token do not match a device/ }, 'a wrong token is told in words')
+    for (const file of ['device.crt', 'again.crt']) {
+      const enrolled = await estclient('enroll', ...basic, '-csr', 'device.csr', '-out', file)
+      t.equal(enrolled.code, 0, enrolled.stderr)
+    }
+    t.equal(readFileSync(join(dir, 'again.crt'), 'utf8'), readFileSync(join(dir, 'device.crt'), 'utf8'), 'the same again')
+    await works(t, service, serialNumber, join(dir, 'device.crt'), keyFile)
+
+    const generated = await newDevice(t, service)
+    const made = await tool('estclient', [
+      'serverkeygen', '-server', host, '-explicit', service.rootCa, '-user', generated.serialNumber, '-pass', generated.registrationToken,
+      '-csr', 'device.csr', '-out', 'made.crt', '-keyout', 'made.key'
+    ], undefined, { cwd: generated.dir })
+    t.equal(made.code, 0, made.stderr)
+    await works(t, service, generated.serialNumber, join(generated.dir, 'made.crt'), join(generated.dir, 'made.key'))
+  })
+})
+
+async function newDevice (t: Test, service: ServiceProcess) {
+  const dir = folder(t)
+  const device = await service.register()
+  return { dir, ...device, ...await keyAndCsr(dir, device.serialNumber) }
+}
+
+/** The certificate is for this key, ACTIVE, and opens an MQTT connection. */
+async function works (t: Test, service: ServiceProcess, serialNumber: string, certFile: string, keyFile: string): Promise<void> {
+  t.equal(await publicKeyOf({ certificate: readFileSync(certFile, 'utf8') }), await publicKeyOf({ keyFile }), 'for this key')
+  if (!isMqtt) return
+  const files = { certFile, keyFile, caFile: service.rootCa, endpoint: new URL(service.mqttUrl).host }
+  const { code, stderr } = await mosquitto('mosquitto_pub', files, ['-i', serialNumber, '-t', `devices/${serialNumber}/hello`, '-q', '1', '-m', 'hello'])
+  t.equal(code, 0, `mosquitto_pub publishes ${stderr}`)
+}
