@@ -198,7 +198,7 @@ async function failing<T> (call: Promise<T>): Promise<T> {
   }
 }
 
-function nameOf (cause: unknown): string {
+export function nameOf (cause: unknown): string {
   return cause instanceof Error ? cause.name : ''
 }
 
@@ -211,8 +211,8 @@ function statusOf (cause: unknown): number {
   return (cause as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode ?? 0
 }
 
-/** What an SDK failure means to a caller. */
-function failureOf (cause: unknown): CvmError {
+/** What a failure of the SDK's clients of AWS IoT means to a caller. */
+export function failureOf (cause: unknown): CvmError {
   if (cause instanceof CvmError) return cause
   const name = nameOf(cause)
   const status = statusOf(cause)

@@ -57,6 +57,8 @@ export interface PacedControlPlanes {
   forBulk: ControlPlane
   /** Resolves when a line of a batch may begin: see {@link LineAdmission}. */
   admitLine: (way: Way, stop: AbortSignal) => Promise<() => void>
+  /** The account's own endpoint for devices and shadows, whatever devices are told. */
+  accountEndpoint: () => Promise<string>
   /** Ends the connections. */
   release: () => void
 }
@@ -70,15 +72,18 @@ export function pacedControlPlanes (aws: Omit<AwsSettings, 'pace'>, iot: IotSett
   const pacers = new Pacers(settings)
   const admission = new LineAdmission(way => pacers.forecast(way), settings.clock)
   const clients: IoTClient[] = []
-  const view = (priority: Priority): ControlPlane => {
+  const view = (priority: Priority, named = iot): ControlPlane => {
     const paced = { ...aws, pace: pacers.paceOf(priority) }
     const [issuing, binding, tending] = [iotIssuingClient(paced), iotBindingClient(paced), iotTendingClient(paced)]
     clients.push(issuing, binding, tending)
-    return new IotControlPlane({ ...iot, issuing, binding, tending })
+    return new IotControlPlane({ ...named, issuing, binding, tending })
   }
+  const forDevices = view('device')
+  const account = iot.endpoint === undefined ? forDevices : view('device', { endpoint: undefined })
   return {
-    forDevices: view('device'),
+    forDevices,
     forBulk: view('bulk'),
+    accountEndpoint: () => account.endpoint(),
     admitLine: (way, stop) => admission.admit(way, stop),
     release () { for (const client of clients) client.destroy() }
   }

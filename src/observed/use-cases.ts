@@ -5,6 +5,7 @@ import { observedOperate } from './operate.ts'
 import type { Parts } from './parts.ts'
 import { observedReconcile } from './reconcile.ts'
 import { observedRegister } from './register.ts'
+import { observedShadows } from './shadows.ts'
 import { observedVend } from './vend.ts'
 
 /** The use cases with their settings and a clock, and with eyes on them: metrics, and security events. */
@@ -15,7 +16,8 @@ export function observedUseCases (parts: Parts) {
     vend: observedVend(parts, deps),
     openBatch: observedBatch(parts, deps),
     operate: observedOperate(parts, deps),
-    reconcile: observedReconcile(parts, deps)
+    reconcile: observedReconcile(parts, deps),
+    shadows: observedShadows(parts)
   }
 }
 
