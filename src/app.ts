@@ -4,13 +4,14 @@ import helmet from '@fastify/helmet'
 import { DynamoDBDocumentClient } from '@aws-sdk/lib-dynamodb'
 import Fastify, { type FastifyInstance, type FastifyServerOptions, LogController } from 'fastify'
 import type { Logger } from 'pino'
-import { type AwsSettings, countingClient, dynamodbClient } from './adapters/aws-clients.ts'
+import { type AwsSettings, countingClient, dynamodbClient, iotDataClient } from './adapters/aws-clients.ts'
 import { ensureDeviceTable } from './adapters/device-table.ts'
 import { DynamoDbDeviceCatalog } from './adapters/dynamodb-device-catalog.ts'
 import { DynamoDbDeviceRegistry } from './adapters/dynamodb-device-registry.ts'
 import { dynamoDbRateStore, ensureRateLimitTable } from './adapters/dynamodb-rate-store.ts'
 import { DynamoDbRenewals } from './adapters/dynamodb-renewals.ts'
 import { DynamoDbUnfinishedDevices } from './adapters/dynamodb-unfinished-devices.ts'
+import { IotDataPlane } from './adapters/iot-data-plane.ts'
 import { pacedControlPlanes } from './adapters/paced-control-plane.ts'
 import { amazonRootCas } from './adapters/trust-anchors.ts'
 import type { Config } from './config.ts'
@@ -37,9 +38,11 @@ import { batchRoutes } from './routes/batches.ts'
 import { catalogRoutes } from './routes/catalog.ts'
 import { deviceRoutes } from './routes/devices.ts'
 import { estRoutes } from './routes/est.ts'
+import { legacyCvmRoutes } from './routes/legacy-cvm.ts'
 import { reconcileRoutes } from './routes/reconcile.ts'
 import { registrationRoutes } from './routes/registration.ts'
 import { renewRoutes } from './routes/renew.ts'
+import { shadowRoutes } from './routes/shadows.ts'
 import { vendRoutes } from './routes/vend.ts'
 import type { DeviceRegistry } from './vending/device-registry.ts'
 import { timesOf } from './vending/product.ts'
@@ -88,7 +91,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     credentials: surroundings.credentials,
     observe (service, operation, result, durationMs) {
       metrics.awsCalls.inc({ service, operation, result })
-      metrics.dependencyUp.set({ dependency: service === 'iot' ? 'aws-iot' : service }, isAnswer(result) ? 1 : 0)
+      metrics.dependencyUp.set({ dependency: service.replace('iot', 'aws-iot') }, isAnswer(result) ? 1 : 0)
       metrics.awsSeconds.observe({ service, operation }, durationMs / 1000)
     }
   }
@@ -105,18 +108,20 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const devices = new DynamoDbUnfinishedDevices(documents, config.DEVICE_TABLE)
   const catalog = new DynamoDbDeviceCatalog(documents, config.DEVICE_TABLE, [...products.keys()])
   const iot = { endpoint: config.IOT_ENDPOINT || undefined }
-  const { release: releaseIot, ...controlPlanes } = pacedControlPlanes(aws, iot, {
+  const { release: releaseIot, accountEndpoint, ...controlPlanes } = pacedControlPlanes(aws, iot, {
     quotaFactor: config.AWS_IOT_QUOTA_FACTOR,
     quotas: config.AWS_IOT_QUOTAS,
     maxWaitMs: { device: config.QUEUE_WAIT_DEVICE_MS, bulk: config.QUEUE_WAIT_BULK_MS },
     clock: { now: () => performance.now(), later (delayMs, work) { setTimeout(work, delayMs) } },
     observer: paceObserver(metrics)
   })
+  const iotData = iotDataClient(aws, async () => config.AWS_ENDPOINT_URL_IOT_DATA_PLANE || `https://${await accountEndpoint()}`)
   const hashToken = tokenHasher(config.TOKEN_PEPPER)
   const rootCaPem = surroundings.rootCaPem ?? (config.ROOT_CA_FILE ? readFileSync(config.ROOT_CA_FILE, 'utf8') : amazonRootCas())
 
   const { audit, isAudited } = auditLog(log)
-  const useCases = observedUseCases({ config, log, audit, metrics, registry, renewals, devices, catalog, ...controlPlanes, hashToken, products })
+  const ports = { registry, renewals, devices, catalog, shadows: new IotDataPlane(iotData), ...controlPlanes }
+  const useCases = observedUseCases({ config, log, audit, metrics, ...ports, hashToken, products })
 
   const service = Fastify(serverOptions(config, surroundings))
   service.addHook('onRequest', async (request, reply) => { reply.header('x-request-id', request.id) })
@@ -162,8 +167,14 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   })
   await service.register(registrationRoutes, { register: useCases.register })
   await service.register(deviceRoutes, { registry, operate: useCases.operate })
+  await service.register(shadowRoutes, useCases.shadows)
   await service.register(catalogRoutes, { catalog })
   await service.register(reconcileRoutes, { reconcile: useCases.reconcile })
+  if (config.LEGACY_CVM) {
+    const { showOwn: showOwnShadow, changeOwn: changeOwnShadow } = useCases.shadows
+    const sunset = config.LEGACY_CVM_SUNSET ? Date.parse(config.LEGACY_CVM_SUNSET) : undefined
+    await service.register(legacyCvmRoutes, { vend: useCases.vend, showOwnShadow, changeOwnShadow, rootCaPem, sunset })
+  }
   service.refuseOtherMethods()
   await service.ready()
 
@@ -173,7 +184,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     dependencies: { dynamodb: () => registry.find('healthz'), 'aws-iot': () => forDevices.checkReachable() },
     now: Date.now
   })
-  const release = (): void => { dynamodb.destroy(); counters?.destroy(); releaseIot() }
+  const release = (): void => { dynamodb.destroy(); counters?.destroy(); releaseIot(); iotData.destroy() }
   return { service, ops, registry, hashToken, release }
 }
 

@@ -66,7 +66,7 @@ export function readConfig (
   for (const name of ['TLS_CERT_FILE', 'TLS_KEY_FILE', 'ROOT_CA_FILE', 'PRODUCTS_FILE'] as const) {
     expect(!settings[name] || isReadable(settings[name]), `${name} must name a file that can be read`)
   }
-  for (const name of ['AWS_ENDPOINT_URL_DYNAMODB', 'AWS_ENDPOINT_URL_IOT'] as const) {
+  for (const name of ['AWS_ENDPOINT_URL_DYNAMODB', 'AWS_ENDPOINT_URL_IOT', 'AWS_ENDPOINT_URL_IOT_DATA_PLANE'] as const) {
     expect(!settings[name] || isHttpUrl(settings[name]), `${name} must be an http:// or https:// URL`)
   }
   expect(isPair(settings), 'TLS_CERT_FILE and TLS_KEY_FILE must hold a certificate and its unencrypted private key, in PEM')
@@ -74,6 +74,7 @@ export function readConfig (
   for (const entry of keys) expect(API_KEY.test(entry), 'API_KEYS must hold entries name:role:hash as `cvm keys create` prints them')
   faults.push(...oidcFaults(settings))
   for (const entry of quotas) expect(isQuota(entry), `AWS_IOT_QUOTAS must hold AWS IoT operations and calls a second, such as AttachPolicy=30, not ${JSON.stringify(entry)}`)
+  expect(!settings.LEGACY_CVM_SUNSET || isDate(settings.LEGACY_CVM_SUNSET), 'LEGACY_CVM_SUNSET must be a date, such as 2030-01-31')
   expect(settings.CLAIM_LIFETIME_MS > settings.VEND_DEADLINE_MS, 'CLAIM_LIFETIME_MS must be greater than VEND_DEADLINE_MS')
   faults.push(...faultsOfFiles(settings))
   if (faults.length > 0) throw new ConfigError(faults)
@@ -165,6 +166,10 @@ function isSafeUrl (url: string): boolean {
 
 function isHttpUrl (url: string): boolean {
   return /^https?:\/\//.test(url) && URL.canParse(url)
+}
+
+function isDate (text: string): boolean {
+  return /^\d{4}-\d\d-\d\d$/.test(text) && new Date(text).toJSON()?.startsWith(text) === true
 }
 
 /** Whether the TLS files are usable together; not judged where they are not both readable, which is a fault of its own. */

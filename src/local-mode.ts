@@ -9,7 +9,7 @@ import { DEFAULT_PRODUCT } from './vending/device.ts'
 
 /** Local mode as the process sees it: what replaces settings and surroundings, and what to say once everything listens. */
 export interface LocalMode {
-  settings: Pick<Config, 'API_KEYS' | 'AWS_ENDPOINT_URL_DYNAMODB' | 'AWS_ENDPOINT_URL_IOT'>
+  settings: Pick<Config, 'API_KEYS' | 'AWS_ENDPOINT_URL_DYNAMODB' | 'AWS_ENDPOINT_URL_IOT' | 'AWS_ENDPOINT_URL_IOT_DATA_PLANE'>
   surroundings: Pick<Surroundings, 'tls' | 'rootCaPem' | 'credentials'>
   /** Registers the sample device, leaves the addresses in the local folder and prints what to try. */
   welcome: (app: App, urls: { serviceUrl: string, opsUrl: string }) => Promise<void>
@@ -38,7 +38,8 @@ export async function startLocalMode (config: Config, log: Logger): Promise<Loca
     settings: {
       API_KEYS: dir ? [...config.API_KEYS, keyOf(dir, 'operator'), keyOf(dir, 'line')] : config.API_KEYS,
       AWS_ENDPOINT_URL_DYNAMODB: aws.dynamodbUrl,
-      AWS_ENDPOINT_URL_IOT: aws.iotUrl
+      AWS_ENDPOINT_URL_IOT: aws.iotUrl,
+      AWS_ENDPOINT_URL_IOT_DATA_PLANE: aws.iotUrl
     },
     surroundings: { tls: aws.serverTls, rootCaPem: aws.rootCaPem, credentials: { accessKeyId: 'local', secretAccessKey: 'local' } },
     async welcome (app, { serviceUrl, opsUrl }) {

@@ -51,6 +51,14 @@ await t.test('nothing set is a laptop', async t => {
   t.strictSame(readConfig({ CVM_LOCAL: undefined, UNKNOWN: '1', PATH: '/bin' }), config, 'what is no setting does not matter')
 })
 
+await t.test('the end of what old clients use is a date', t => {
+  t.match(readConfig({}), { LEGACY_CVM: false, LEGACY_CVM_SUNSET: '' })
+  t.match(readConfig({ LEGACY_CVM: 'true', LEGACY_CVM_SUNSET: '2028-02-29' }), { LEGACY_CVM: true })
+  for (const date of ['soon', '2027-02-29', '2027-2-1', '2027-01-01T00:00:00Z', '2027-13-01']) isFaulty(t, { LEGACY_CVM_SUNSET: date }, /^LEGACY_CVM_SUNSET must be a date/)
+  isFaulty(t, { LEGACY_CVM: 'yes' }, /^LEGACY_CVM must be true or false/)
+  t.end()
+})
+
 await t.test('production', async t => {
   const config = readConfig(PRODUCTION)
   t.match(config, { CVM_LOCAL: false, CREATE_TABLES: false, HOST: '0.0.0.0' })

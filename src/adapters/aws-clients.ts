@@ -1,13 +1,17 @@
 import { DynamoDBClient } from '@aws-sdk/client-dynamodb'
 import { IoTClient } from '@aws-sdk/client-iot'
+import { IoTDataPlaneClient } from '@aws-sdk/client-iot-data-plane'
 import { StandardRetryStrategy } from '@smithy/core/retry'
 import { CvmError } from '../errors.ts'
 
 /** Where the SDK keeps what a call was sent with (`SMITHY_CONTEXT_KEY` of @smithy/types). */
 const SMITHY_CONTEXT_KEY = '__smithy_context'
 
+/** The services by their names in metrics. */
+type AwsService = 'dynamodb' | 'iot' | 'iot-data'
+
 /** Told of every attempt of a call to AWS once it has ended. `result` is `ok` or the name of the error. */
-type ObserveCall = (service: 'dynamodb' | 'iot', operation: string, result: string, durationMs: number) => void
+type ObserveCall = (service: AwsService, operation: string, result: string, durationMs: number) => void
 
 /** Makes a call to AWS IoT when its turn has come; `signal` ends the wait. */
 export type Pace = <T>(operation: string, signal: AbortSignal | undefined, call: () => Promise<T>) => Promise<T>
@@ -52,6 +56,12 @@ export function iotBindingClient (settings: IotSettings): IoTClient {
   return paced(new IoTClient({ ...common(settings, settings.iotEndpoint), retryStrategy }), settings)
 }
 
+/** For shadows: the SDK's own retries, because merging the same again changes nothing. The endpoint is each account's own. */
+export function iotDataClient (settings: AwsSettings, endpointUrl: () => Promise<string>): IoTDataPlaneClient {
+  const endpoint = async () => ({ url: new URL(await endpointUrl()) })
+  return observed(new IoTDataPlaneClient({ ...common(settings, undefined), endpoint, maxAttempts: 3 }), 'iot-data', settings.observe)
+}
+
 /**
  * The SDK's standard strategy, but for two things: `LimitExceededException` is permanent in AWS IoT (410, too many policies),
  * and a certificate or thing made a moment ago may not be found yet.
@@ -80,7 +90,7 @@ type Middleware = (next: Next, context: Context) => Next
 interface Stack { add: (middleware: Middleware, options: object) => void, addRelativeTo: Stack['add'] }
 
 /** Inside the SDK's retries, so that every attempt and every page counts. */
-function observed<C extends DynamoDBClient | IoTClient> (client: C, service: 'dynamodb' | 'iot', observe: ObserveCall): C {
+function observed<C extends DynamoDBClient | IoTClient | IoTDataPlaneClient> (client: C, service: AwsService, observe: ObserveCall): C {
   const stack = client.middlewareStack as Stack
   stack.addRelativeTo((next, { commandName }) => async args => {
     const start = performance.now()

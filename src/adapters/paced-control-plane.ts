@@ -62,6 +62,8 @@ export interface PacedControlPlanes {
   authorities: AuthorityRegistry
   /** Resolves when a line of a batch may begin: see {@link LineAdmission}. */
   admitLine: (way: Way, stop: AbortSignal) => Promise<() => void>
+  /** The account's own endpoint for devices and shadows, whatever devices are told. */
+  accountEndpoint: () => Promise<string>
   /** Ends the connections. */
   release: () => void
 }
@@ -80,15 +82,18 @@ export function pacedControlPlanes (aws: Omit<AwsSettings, 'pace'>, iot: IotSett
     clients.push(made)
     return made
   }
-  const view = (priority: Priority): ControlPlane => {
+  const view = (priority: Priority, named = iot): ControlPlane => {
     const clientOf = (make: typeof iotTendingClient) => client(make, priority)
     const [issuing, binding, tending] = [clientOf(iotIssuingClient), clientOf(iotBindingClient), clientOf(iotTendingClient)]
-    return new IotControlPlane({ ...iot, issuing, binding, tending })
+    return new IotControlPlane({ ...named, issuing, binding, tending })
   }
+  const forDevices = view('device')
+  const account = iot.endpoint === undefined ? forDevices : view('device', { endpoint: undefined })
   return {
-    forDevices: view('device'),
+    forDevices,
     forBulk: view('bulk'),
     authorities: new IotAuthorities(client(iotTendingClient, 'device')),
+    accountEndpoint: () => account.endpoint(),
     admitLine: (way, stop) => admission.admit(way, stop),
     release () { for (const client of clients) client.destroy() }
   }

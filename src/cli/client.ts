@@ -11,8 +11,8 @@ import { EXIT, Failure, codeOf, messageOf } from './failure.ts'
  */
 export interface Service { readonly url: URL, readonly ca?: string, readonly apiKey?: string }
 
-/** A call: a GET without a body, a POST with one. */
-export interface Call { readonly path: string, readonly body?: Buffer, readonly headers?: Readonly<Record<string, string>> }
+/** A call: a GET without a body, a POST with one unless it says otherwise. */
+export interface Call { readonly path: string, readonly method?: 'PUT', readonly body?: Buffer, readonly headers?: Readonly<Record<string, string>> }
 
 export interface Answer { readonly status: number, readonly headers: IncomingHttpHeaders, readonly text: string }
 
@@ -108,9 +108,9 @@ function begin (url: URL, options: RequestOptions, body: Buffer | undefined): Pr
   })
 }
 
-function optionsOf (service: Service, { body, headers }: Call, signal: AbortSignal): RequestOptions & { ca?: string } {
+function optionsOf (service: Service, { method, body, headers }: Call, signal: AbortSignal): RequestOptions & { ca?: string } {
   return {
-    method: body === undefined ? 'GET' : 'POST',
+    method: method ?? (body === undefined ? 'GET' : 'POST'),
     agent: false,
     signal,
     headers: {

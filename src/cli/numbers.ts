@@ -1,9 +1,11 @@
 import { InvalidArgumentError } from 'commander'
 
-/** Reads an option that is a whole number from 1 to `most`. Throws commander's `InvalidArgumentError`. */
-export function upTo (most: number): (value: string) => number {
+/** Reads an option that is a whole number from `least` (1) to `most`. Throws commander's `InvalidArgumentError`. */
+export function upTo (most: number, least = 1): (value: string) => number {
   return value => {
-    if (!/^[1-9]\d*$/.test(value) || Number(value) > most) throw new InvalidArgumentError(`It must be a whole number from 1 to ${most}.`)
+    if (!/^(0|[1-9]\d*)$/.test(value) || Number(value) > most || Number(value) < least) {
+      throw new InvalidArgumentError(`It must be a whole number from ${least} to ${most}.`)
+    }
     return Number(value)
   }
 }

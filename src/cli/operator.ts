@@ -7,6 +7,7 @@ import { audit, certificate, list, show } from './look-up.ts'
 import { upTo } from './numbers.ts'
 import { connect, withConnection } from './settings.ts'
 import type { ConnectionOptions } from './settings.ts'
+import { shadow } from './shadow.ts'
 import { facts } from './table.ts'
 
 interface OperateOptions extends ConnectionOptions { reason: string, ifMatch?: string, json?: boolean }
@@ -64,6 +65,12 @@ export function operatorCommand (): Command {
       .option('--json', AS_IT_IS)
       .action((serial: string, options: OperateOptions) => operate(operation, serial, options))
   }
+  withConnection(command.command('shadow <serial>'))
+    .description('the device\'s shadow, or with --set what is wanted of the device from now on')
+    .option('--name <name>', 'a named shadow (default: the classic one)')
+    .option('--set <file>', 'JSON object to merge into what is wanted, - for standard input; members that are null go')
+    .option('--if-version <version>', 'only if the shadow is at this version, 0 if there is none', upTo(Number.MAX_SAFE_INTEGER, 0))
+    .action(shadow)
   withConnection(command.command('reconcile'))
     .description('finish or undo what crashes left, now; the service does so by itself every interval')
     .option('--dry-run', 'say what would be done, and do nothing')

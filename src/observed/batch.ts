@@ -11,7 +11,7 @@ export function observedBatch (parts: Parts, vendDeps: VendDeps) {
   const { audit, registry, hashToken, products, forBulk, admitLine } = parts
   const vendLine = observedVend(parts, { ...vendDeps, controlPlane: forBulk })
   const deps = { registry, hashToken, products, newToken, now: Date.now }
-  return ({ requestId, ...author }: Required<Author> & { requestId: string }): Batch => openBatch(requestId, {
+  return ({ requestId, ...author }: Required<Omit<Author, 'route'>> & { requestId: string }): Batch => openBatch(requestId, {
     ...deps,
     vend: request => vendLine({ ...request, ...author }),
     async register (registration) {

@@ -9,6 +9,7 @@ import type { DeviceRegistry } from '../vending/device-registry.ts'
 import type { Products } from '../vending/product.ts'
 import type { TokenHasher } from '../vending/registration-token.ts'
 import type { Renewals } from '../vending/renewals.ts'
+import type { Shadows } from '../vending/shadows.ts'
 import type { UnfinishedDevices } from '../vending/unfinished-devices.ts'
 
 /** What the use cases are made of. */
@@ -24,10 +25,11 @@ export interface Parts {
   /** Where devices and operators go first, and where reconcile has time. */
   forDevices: ControlPlane
   forBulk: ControlPlane
+  shadows: Shadows
   admitLine: (way: Way, stop: AbortSignal) => Promise<() => void>
   hashToken: TokenHasher
   products: Products
 }
 
 /** Where a request comes from, and whose it is where that is not the device itself. */
-export interface Author { address: string, actor?: string, role?: string }
+export interface Author { address: string, actor?: string, role?: string, route?: string }

@@ -6,6 +6,7 @@ import type { Parts } from './parts.ts'
 import { observedReconcile } from './reconcile.ts'
 import { observedRegister } from './register.ts'
 import { observedRenewal } from './renew.ts'
+import { observedShadows } from './shadows.ts'
 import { observedVend } from './vend.ts'
 
 /** The use cases with their settings and a clock, and with eyes on them: metrics, and security events. */
@@ -17,7 +18,8 @@ export function observedUseCases (parts: Parts) {
     ...observedRenewal(parts, deps),
     openBatch: observedBatch(parts, deps),
     operate: observedOperate(parts, { ...deps, renewals: parts.renewals }),
-    reconcile: observedReconcile(parts, deps)
+    reconcile: observedReconcile(parts, deps),
+    shadows: observedShadows(parts)
   }
 }
 

@@ -5,10 +5,10 @@ import type { Author, Parts } from './parts.ts'
 
 /** Vending, counted and audited. */
 export function observedVend ({ audit, metrics }: Parts, deps: VendDeps) {
-  return async ({ address, actor, role, ...request }: VendRequest & Author): Promise<Vended> => {
+  return async ({ address, actor, role, route, ...request }: VendRequest & Author): Promise<Vended> => {
     const way = request.certificateSigningRequest === undefined ? 'keys' : 'csr'
     const { requestId, serialNumber } = request
-    const who = { actor, role, address }
+    const who = { actor, role, route, address }
     let isKnown = false
     try {
       const vended = await vend(request, { ...deps, onKnown: () => { isKnown = true } })

@@ -15,6 +15,9 @@ const COME_BACK_MS = 2_000
 /** The most of a body too large that is read to its end, so that its sender sees the answer. */
 const BEARABLE_BYTES = 1_048_576
 
+/** An answer that is no problem document. */
+interface PlainAnswer { status: number, type: string, text: string, challenge?: string }
+
 interface ErrorHandlerOptions {
   /** Told of every failure that is answered. */
   onFailure: (code: ErrorCode) => void
@@ -71,6 +74,10 @@ function answerWrongMethods (app: FastifyInstance): void {
 }
 
 declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** What the route says to a failure instead of a problem document, for clients that know another contract. */
+    answerFailure?: (error: CvmError) => PlainAnswer
+  }
   interface FastifyInstance {
     /** Call once, after the last route. */
     refuseOtherMethods: () => void
@@ -81,19 +88,14 @@ function send (request: FastifyRequest, reply: FastifyReply, error: CvmError) {
   const { status } = ERRORS[error.code]
   const { retryAfterMs = status === 503 ? COME_BACK_MS : undefined } = error
   if (retryAfterMs !== undefined) reply.header('retry-after', Math.max(1, Math.ceil(retryAfterMs / 1000)))
+  reply.header('cache-control', 'no-store')
+  const plain = request.routeOptions.config?.answerFailure?.(error)
+  if (plain?.challenge) reply.header('www-authenticate', plain.challenge)
+  if (plain) return reply.code(plain.status).type(plain.type).serializer(String).send(plain.text)
   // RFC 9110 wants a challenge with every 401; a device's token travels in the body, so its scheme is our own.
   if (status === 401) reply.header('www-authenticate', `${error.code === 'unauthenticated' ? 'Bearer' : 'RegistrationToken'} realm="cvm"`)
-  reply.header('cache-control', 'no-store')
-  const { rendersFailure } = request.routeOptions.config ?? {}
-  if (rendersFailure) return rendersFailure(error, reply)
-  return reply.code(status).type(PROBLEM_JSON).serializer((body: unknown) => JSON.stringify(body)).send(problemOf(error, request.id))
-}
-
-declare module 'fastify' {
-  interface FastifyContextConfig {
-    /** Answers a failure in the words of another protocol, where the route is not for clients that read problem documents. */
-    rendersFailure?: (error: CvmError, reply: FastifyReply) => FastifyReply
-  }
+  return reply.code(status).type(PROBLEM_JSON)
+    .serializer((body: unknown) => JSON.stringify(body)).send(problemOf(error, request.id))
 }
 
 /** For what fails before routing, such as a URL that cannot be decoded (Fastify's `frameworkErrors`). */

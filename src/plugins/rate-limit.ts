@@ -25,12 +25,13 @@ const COUNTERS = 100_000
  * counted in memory always: a shared count would let anybody who knocks cause a write.
  */
 export const rateLimits = fp<RateLimitOptions>(async (app, { addressMax, serialMax, windowMs, serialStore, onLimited, onFallback }) => {
+  const serials = new WeakMap<FastifyRequest, string>()
   const ofSerials: CreateRateLimitOptions = {
     max: serialMax,
     timeWindow: windowMs,
     // Honoured by the plugin's store, though missing in its types.
     ...{ cache: COUNTERS },
-    keyGenerator: request => request.limitedBy ?? (request.body as { serialNumber: string }).serialNumber
+    keyGenerator: request => serials.get(request) ?? ''
   }
   const limiters: { shared?: Limiter } = {}
   // The plugin has one store for each time it is registered: this is in a room of its own, before the plugin is there for all.
@@ -54,13 +55,16 @@ export const rateLimits = fp<RateLimitOptions>(async (app, { addressMax, serialM
       onFallback(cause)
       return own(request)
     })
-  app.decorateRequest('limitedBy', undefined)
-  app.decorate('limitSerial', async (request: FastifyRequest, reply: FastifyReply) => {
+  app.decorate('limitSerialNumber', async (serialNumber: string, request: FastifyRequest, reply: FastifyReply) => {
+    serials.set(request, serialNumber)
     const result = await count(request)
     if (result.isAllowed || !result.isExceeded) return
     onLimited('serial')
     reply.headers({ 'x-ratelimit-limit': result.max, 'x-ratelimit-remaining': 0, 'x-ratelimit-reset': result.ttlInSeconds })
     throw limited('serial number', result.ttl)
+  })
+  app.decorate('limitSerial', async (request: FastifyRequest, reply: FastifyReply) => {
+    await app.limitSerialNumber((request.body as { serialNumber: string }).serialNumber, request, reply)
   })
 }, { name: 'rate-limits' })
 
@@ -70,14 +74,9 @@ function limited (of: string, ttl: number): CvmError {
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /**
-     * A `preHandler` for routes whose validated body has a `serialNumber`, or that have set `limitedBy`. Raises
-     * `CvmError('rate-limited')`.
-     */
+    /** A `preHandler` for routes whose validated body has a `serialNumber`. Raises `CvmError('rate-limited')`. */
     limitSerial: (request: FastifyRequest, reply: FastifyReply) => Promise<void>
-  }
-  interface FastifyRequest {
-    /** What a request is limited by where its serial number is not in the body. */
-    limitedBy: string | undefined
+    /** The same for routes that are given it elsewhere. */
+    limitSerialNumber: (serialNumber: string, request: FastifyRequest, reply: FastifyReply) => Promise<void>
   }
 }

@@ -37,7 +37,7 @@ export async function estRoutes (base: FastifyInstance, options: EstRoutesOption
     app.removeAllContentTypeParsers()
     app.addContentTypeParser('*', { parseAs: 'string' }, readBody)
     app.addHook('onRoute', route => {
-      route.config = { ...route.config, canonicalHeaders: true, rendersFailure }
+      route.config = { ...route.config, canonicalHeaders: true, answerFailure }
       route.schema = { hide: true } as object
     })
     app.addHook('preHandler', async request => { productOfLabel(request as EstRequest) })
@@ -45,7 +45,11 @@ export async function estRoutes (base: FastifyInstance, options: EstRoutesOption
   })
 
   async function operations (app: FastifyInstance): Promise<void> {
-    const ofDevices = { config: { access: 'device' as const }, preHandler: [async (request: FastifyRequest) => identify(request), app.limitSerial] }
+    const identify = async (request: FastifyRequest, reply: FastifyReply) => {
+      request.enrollee = credentialsOf(request.headers.authorization)
+      await app.limitSerialNumber(request.enrollee.serialNumber, request, reply)
+    }
+    const ofDevices = { config: { access: 'device' as const }, preHandler: identify }
 
     app.get('/cacerts', { config: { access: 'anyone' } }, async (_request, reply) => base64(reply).send(certificates(options.rootCaPem)))
 
@@ -90,11 +94,6 @@ async function readBody ({ headers }: FastifyRequest, body: string): Promise<str
   return body
 }
 
-function identify (request: FastifyRequest): void {
-  request.enrollee = credentialsOf(request.headers.authorization)
-  request.limitedBy = request.enrollee.serialNumber
-}
-
 /** Serial number and registration token by HTTP Basic; the user name ends at the first colon (RFC 7617 section 2). */
 function credentialsOf (authorization = ''): Enrollee {
   const [, base64 = ''] = /^Basic +([A-Za-z0-9+/=]{1,1024})$/i.exec(authorization) ?? []
@@ -127,11 +126,15 @@ function keyAndCertificate (privateKeyPem: string, certificatePem: string): stri
 }
 
 /** Plain text for people (RFC 7030 section 4.2.3), with the code for programs. */
-function rendersFailure (error: CvmError, reply: FastifyReply): FastifyReply {
+function answerFailure (error: CvmError) {
   const { status, remedy } = ERRORS[error.code]
-  if (status === 401) reply.header('www-authenticate', 'Basic realm="cvm"')
   const code = [error.code, error.reason].filter(Boolean).join(' ')
-  return reply.code(PENDING.includes(error.code) ? 202 : status).type('text/plain; charset=utf-8').send(`${error.message}\n${remedy}\n(${code})\n`)
+  return {
+    status: PENDING.includes(error.code) ? 202 : status,
+    type: 'text/plain; charset=utf-8',
+    text: `${error.message}\n${remedy}\n(${code})\n`,
+    ...status === 401 && { challenge: 'Basic realm="cvm"' }
+  }
 }
 
 declare module 'fastify' {

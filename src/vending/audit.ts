@@ -12,6 +12,8 @@ export const AUDIT_EVENTS = {
   'device-disabled': 'an operator paused the device',
   'device-enabled': 'an operator ended the pause',
   'device-decommissioned': 'an operator ended the device for ever',
+  'shadow-changed': 'an operator, or an old client itself, set what is wanted of a device in its shadow',
+  'shadow-refused': 'an old client was refused at `/shadow`; `code` says why, and the serial number is there where there is such a device',
   'device-reconciled': 'reconcile finished or undid what was left of a device; `step` says what',
   'certificate-disposed': 'reconcile deleted a certificate that was replaced or that nobody has',
   'drift-found': 'AWS IoT and the registry differ about a certificate',

@@ -19,7 +19,7 @@ export function refuseWeak (token: string): void {
 }
 
 /** Whether the token presented, given by its hash, is the device's; in constant time for a given kind of row. */
-export function tokenMatches (device: Device, presentedHash: string, hash: TokenHasher): boolean {
+export function tokenMatches (device: Pick<Device, 'serialNumber' | 'tokenHash' | 'legacyToken'>, presentedHash: string, hash: TokenHasher): boolean {
   const expected = device.tokenHash ?? (device.legacyToken && hash(device.serialNumber, device.legacyToken))
   if (!expected || expected.length !== presentedHash.length) return false
   return timingSafeEqual(Buffer.from(expected), Buffer.from(presentedHash))

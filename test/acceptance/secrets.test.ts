@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Agent, request } from 'node:https'
+import { GetThingShadowCommand } from '@aws-sdk/client-iot-data-plane'
 import t from 'tap'
 import { folder } from './processes.ts'
 import { type Device, type ServiceProcess, onEachEngine, startService } from './service-process.ts'
@@ -64,7 +65,6 @@ async function misplace (service: ServiceProcess, { serialNumber, registrationTo
   for (const body of bodies) answers.push(await curl(certificates, { ca: service.rootCa, body }))
   const encoded = encodeURIComponent(token)
   const elsewhere: [string, object][] = [
-    [`/getcert?serialNumber=${serialNumber}&deviceToken=${encoded}`, {}],
     [`/v1/certificates?registrationToken=${encoded}`, {}],
     [`/v1/certificates/${encoded}`, { method: 'DELETE' }],
     [`/v1/certificates/${encoded}/%`, {}],
@@ -81,6 +81,26 @@ async function misplace (service: ServiceProcess, { serialNumber, registrationTo
   return answers
 }
 
+/** Everything that firmware of the old services may ask, right and wrong, with its token in the URL. */
+async function askAsOldClient (service: ServiceProcess, device: Device, wrong: string): Promise<HttpAnswer[]> {
+  const query = (token: string) => `?serialNumber=${device.serialNumber}&deviceToken=${encodeURIComponent(token)}`
+  const right = query(device.registrationToken)
+  const put = { method: 'PUT', body: JSON.stringify({ deviceToken: device.registrationToken, on: true }) }
+  const asked: [string, object][] = [
+    [`/getcert${right}`, {}], [`/getcert${right}`, {}], [`/getcert${query(wrong)}`, {}], [`/getcert${right}&deviceToken=${wrong}`, {}],
+    [`/getcert/${right}`, {}], [`/GETCERT${right}`, {}], [`/getcert%20${right}`, {}], [`/getcert%${right}`, {}],
+    [`/getcert${right}`, { method: 'POST' }], [`/getcert${right}`, { method: 'PURGE' }],
+    [`/getcert${right}${'&padding=x'.repeat(2_000)}`, {}], [`/getcert${query(device.registrationToken.repeat(50))}`, {}],
+    [`/shadow${right}`, {}], [`/shadow${query(wrong)}`, {}], [`/shadow${right}`, put], [`/shadow${query(wrong)}`, put],
+    [`/shadow${right}`, { method: 'PUT', body: JSON.stringify({ note: device.registrationToken }) }],
+    [`/shadow${right}`, { method: 'PUT', body: device.registrationToken }], [`/shadow${right}`, { method: 'DELETE' }],
+    [`/v1/certificates${right}`, {}], [`/v1/devices/x/shadow${right}`, {}], [`/v1/devices/${encodeURIComponent(wrong)}/shadow${right}`, {}]
+  ]
+  const answers: HttpAnswer[] = []
+  for (const [path, options] of asked) answers.push(await curl(service.serviceUrl + path, { ca: service.rootCa, ...options }))
+  return answers
+}
+
 /** A request that the HTTP parser itself refuses. */
 function unreadable (service: ServiceProcess, token: string): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -94,7 +114,9 @@ function unreadable (service: ServiceProcess, token: string): Promise<void> {
 
 await onEachEngine(t, async (t, engine) => {
   const pepper = randomBytes(32)
-  const service = await startService(t, engine, { LOG_LEVEL: 'trace', TOKEN_PEPPER: pepper.toString('base64') })
+  const service = await startService(t, engine, {
+    LOG_LEVEL: 'trace', LEGACY_CVM: 'true', RATE_LIMIT_SERIAL_MAX: '40', RECONCILE_INTERVAL_MS: '600000', TOKEN_PEPPER: pepper.toString('base64')
+  })
   const dir = folder(t)
   const secrets = new Secrets()
   secrets.addBytes('the pepper', pepper)
@@ -132,7 +154,17 @@ await onEachEngine(t, async (t, engine) => {
     t.strictSame(answers.flatMap(({ text, headers }) => secrets.foundIn(text + JSON.stringify(headers))), [], 'no refusal repeats one')
     await unreadable(service, first.registrationToken)
 
-    for (let i = 0; i < 12; i++) await post('/v1/certificates', vendBody(wrong, csr))
+    const old = await newDevice('old firmware')
+    const [given, ...others] = await askAsOldClient(service, old, wrong.registrationToken)
+    secrets.addKey('the key of old firmware', (JSON.parse(given!.text) as { keyPair: { PrivateKey: string } }).keyPair.PrivateKey)
+    t.strictSame([given!.status, ...others.map(({ status }) => status)], [
+      200, 500, 500, 500, 404, 404, 404, 400, 405, 404, 431, 500, 200, 500, 200, 500, 400, 400, 405, 405, 401, 401
+    ], 'old firmware')
+    t.strictSame(others.flatMap(({ text, headers }) => secrets.foundIn(text + JSON.stringify(headers))), [], 'nor what old firmware is told')
+    const { payload } = await service.iotData.send(new GetThingShadowCommand({ thingName: old.serialNumber }))
+    t.strictSame(secrets.foundIn(Buffer.from(payload!).toString()), [], 'nor its shadow')
+
+    for (let i = 0; i < 40; i++) await post('/v1/certificates', vendBody(wrong, csr))
     t.equal((await post('/v1/certificates', vendBody(wrong, csr))).status, 429)
   })
 
@@ -147,7 +179,7 @@ await onEachEngine(t, async (t, engine) => {
       t.notMatch(text, sample.serialNumber)
     }
     const rows = await service.rows()
-    t.equal(rows.length, 4, 'two devices of the story, the sample, and one that was never used')
+    t.equal(rows.length, 5, 'three devices of the story, the sample, and one that was never used')
     const dump = JSON.stringify(rows)
     t.strictSame(secrets.foundIn(dump), [], 'the table')
     t.match(dump, unused.registrationToken, 'but for the plain token of an old row that was never used')

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { DeleteTableCommand, DynamoDBClient, PutItemCommand, paginateScan } from '@aws-sdk/client-dynamodb'
 import { type Certificate, IoTClient, paginateListCertificates } from '@aws-sdk/client-iot'
+import { IoTDataPlaneClient } from '@aws-sdk/client-iot-data-plane'
 import type { Test } from 'tap'
 import { LOCAL_AWS, type RunningProcess, SERVER, folder, start } from './processes.ts'
 
@@ -19,6 +20,7 @@ export interface Device { readonly serialNumber: string, readonly registrationTo
 export interface Aws {
   readonly dynamodb: DynamoDBClient
   readonly iot: IoTClient
+  readonly iotData: IoTDataPlaneClient
   readonly tableName: string
   /** Registers devices as the operator of the old services does: a row with a plain token. */
   readonly register: (device?: Partial<Device>) => Promise<Device>
@@ -96,6 +98,7 @@ export async function startProduction (t: Test, on: LocalAws, env: Record<string
     PORT: '0',
     OPS_PORT: '0',
     AWS_ENDPOINT_URL_IOT: on.iotUrl,
+    AWS_ENDPOINT_URL_IOT_DATA_PLANE: on.iotUrl,
     // The local AWS has no quotas unless asked.
     AWS_IOT_QUOTA_FACTOR: '0',
     AWS_ENDPOINT_URL_DYNAMODB: on.dynamodbUrl,
@@ -124,15 +127,18 @@ async function mustBeReady (opsUrl: string): Promise<void> {
 function aws (t: Test, { dynamodbUrl, iotUrl }: Pick<Endpoints, 'dynamodbUrl' | 'iotUrl'>, tableName: string): Aws {
   const dynamodb = new DynamoDBClient({ ...AWS_CLIENT, endpoint: dynamodbUrl })
   const iot = new IoTClient({ ...AWS_CLIENT, endpoint: iotUrl })
+  const iotData = new IoTDataPlaneClient({ ...AWS_CLIENT, endpoint: iotUrl })
   t.teardown(async () => {
     // An engine that serves other tests too must not keep our table; one that has gone with the service has none.
     if (dynamodbUrl === DYNAMODB_LOCAL) await dynamodb.send(new DeleteTableCommand({ TableName: tableName })).catch(() => {})
     dynamodb.destroy()
     iot.destroy()
+    iotData.destroy()
   })
   return {
     dynamodb,
     iot,
+    iotData,
     tableName,
     async register ({ serialNumber = `sn-${randomUUID()}`, registrationToken = randomBytes(32).toString('base64url') } = {}) {
       const row = { deviceToken: { S: registrationToken }, serialNumber: { S: serialNumber } }

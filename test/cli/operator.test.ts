@@ -117,3 +117,27 @@ await t.test('register: the token made here is printed once, and sent again afte
   t.notMatch(quiet.stdout + quiet.stderr, 'a-token-of-the-factory')
   t.match(JSON.parse((await ask(given, 'register', 'sn-3', '--json')).stdout), { serialNumber: 'sn-3', registrationToken: /^[\w-]{43}$/ })
 })
+
+await t.test('shadow: shown as it is, set from a file or standard input, on the condition of a version', async t => {
+  const document = { state: { desired: { interval: 60 }, reported: { interval: 30 } }, metadata: {}, version: 8, timestamp: 1 }
+  const service = await scriptedService(t, [{ status: 200, body: document }])
+  t.strictSame(JSON.parse((await ask(service, 'shadow', 'sn-1')).stdout), document)
+  const dir = t.testdir({ 'wanted.json': '{"interval":60,"old":null}', 'list.json': '["not-to-be-quoted"]', 'broken.json': '{"not-to-be-quoted"' })
+  t.equal((await ask(service, 'shadow', 'sn-1', '--name', 'a&b', '--set', `${dir}/wanted.json`, '--if-version', '0')).status, 0)
+  const fromInput = await cvm(['operator', 'shadow', 'sn-1', '--set', '-', '--url', service.url.href], { env: { CVM_API_KEY: KEY }, input: 'null' })
+  t.equal(fromInput.status, 0)
+  t.strictSame(service.paths, ['GET /v1/devices/sn-1/shadow', 'PUT /v1/devices/sn-1/shadow?name=a%26b', 'PUT /v1/devices/sn-1/shadow'])
+  t.strictSame(service.bodies, ['', '{"desired":{"interval":60,"old":null},"version":0}', '{"desired":null}'])
+
+  for (const file of ['list.json', 'broken.json']) {
+    const { status, stderr } = await ask(service, 'shadow', 'sn-1', '--set', `${dir}/${file}`)
+    t.equal(status, 2, file)
+    t.match(stderr, 'is not a JSON object')
+    t.notMatch(stderr, 'not-to-be-quoted')
+  }
+  t.match(await ask(service, 'shadow', 'sn-1', '--if-version', '7'), { status: 2, stderr: '--set' })
+  t.match(await ask(service, 'shadow', 'sn-1', '--set', `${dir}/wanted.json`, '--if-version', '-1'), { status: 2, stderr: 'from 0 to' })
+  t.equal(service.paths.length, 3, 'nothing was sent for those')
+  const refusing = await scriptedService(t, [problem(409, 'shadow-conflict')])
+  t.match(await ask(refusing, 'shadow', 'sn-1', '--set', `${dir}/wanted.json`, '--if-version', '7'), { status: 3, stderr: 'shadow-conflict' })
+})

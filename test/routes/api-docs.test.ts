@@ -32,8 +32,10 @@ const operations = Object.entries(document.paths as Record<string, Record<string
 type Route = typeof operations[number]
 
 /** What must be there before an example is sent, where it is not a device that has its certificate. */
-const BEFORE: Readonly<Record<string, 'nothing' | 'registered'>> = {
-  registerDevices: 'nothing', vendCertificate: 'registered', vendKeysAndCertificate: 'registered', vendBatch: 'registered'
+type Before = 'nothing' | 'registered' | 'shadow'
+const BEFORE: Readonly<Record<string, Before>> = {
+  registerDevices: 'nothing', vendCertificate: 'registered', vendKeysAndCertificate: 'registered', vendBatch: 'registered',
+  getShadow: 'shadow'
 }
 
 await t.test('it is OpenAPI 3.1, and complete', async t => {
@@ -149,13 +151,15 @@ function examplesOf ({ example, examples }: Media): unknown[] {
 }
 
 /** Puts the device of the examples where a route can do something about it; gives the id of its certificate where it got one. */
-async function prepare ({ app }: TestService, state?: 'nothing' | 'registered'): Promise<string | undefined> {
+async function prepare ({ app }: TestService, state?: Before): Promise<string | undefined> {
   const { serialNumber, registrationToken, certificateSigningRequest } = EXAMPLE
   if (state === 'nothing') return undefined
   const tokenHash = app.hashToken(serialNumber, registrationToken)
   await app.registry.register({ serialNumber, product: DEFAULT_PRODUCT, tokenHash, tokenExpiresAt: undefined }, { now: Date.now(), requestId: 'test' })
   if (state === 'registered') return undefined
   const payload = { serialNumber, registrationToken, certificateSigningRequest }
+  const authorization = `Bearer ${keys['operator']}`
+  if (state === 'shadow') await app.service.inject({ method: 'PUT', url: `/v1/devices/${serialNumber}/shadow`, headers: { authorization }, payload: { desired: {} } })
   return (await app.service.inject({ method: 'POST', url: '/v1/certificates', payload })).json().certificateId
 }
 

@@ -198,7 +198,8 @@ async function observed () {
   const hashToken = HASH
   const { audit } = auditLog(log)
   const ports = { registry, renewals: registry.renewals, devices: registry, catalog: registry }
-  const parts = { config: readConfig({}), log, audit, metrics, ...ports, ...planes, hashToken, products }
+  const shadows = { find: async () => undefined, setDesired: async () => { throw new CvmError('aws-iot-unavailable') } }
+  const parts = { config: readConfig({}), log, audit, metrics, ...ports, ...planes, shadows, hashToken, products }
   const useCases = observedUseCases(parts)
   return { rig, lines, useCases }
 }
