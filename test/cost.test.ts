@@ -34,7 +34,7 @@ if (BEST_ENGINE.name !== 'DynamoDB Local') {
       const { ConsumedCapacity } = await client.send(new PutItemCommand({ TableName: scratch, Item, ReturnConsumedCapacity: 'TOTAL' }))
       return ConsumedCapacity?.CapacityUnits ?? NaN
     })
-    const service = await startService({ AWS_ENDPOINT_URL_DYNAMODB: meter.url, API_KEYS, MAX_EVENT_LOOP_DELAY_MS: '60000' })
+    const service = await startService({ AWS_ENDPOINT_URL_DYNAMODB: meter.url, API_KEYS, MAX_EVENT_LOOP_DELAY_MS: '60000', CLAIM_LIFETIME_MS: '600000' })
     t.teardown(async () => {
       await service.close()
       await client.send(new DeleteTableCommand({ TableName: scratch }))
@@ -46,6 +46,7 @@ if (BEST_ENGINE.name !== 'DynamoDB Local') {
 
     const [device, keyed, serialNumber] = [await newDevice(service), await newDevice(service), `sn-${randomUUID()}`]
     const requests: ReadonlyArray<readonly [what: string, status: number, work: () => Promise<{ statusCode: number }>]> = [
+      ['a run of reconcile with nothing to do', 200, () => ask(service, 'POST', '/v1/reconcile', {})],
       ['a device is registered', 201, () => ask(service, 'POST', '/v1/devices', { serialNumber })],
       ['a vend with a CSR', 201, () => vend(service, device)],
       ['its replay', 200, () => vend(service, device)],
