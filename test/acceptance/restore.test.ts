@@ -1,4 +1,5 @@
-// The README's "Backup and restore", typed as it stands there: after an older table was put in place, the registry says again what AWS IoT knows.
+// The README's "Backup and restore", typed as it stands there: after an older table was put in place, the registry learns again what
+// AWS IoT knows.
 import { randomBytes } from 'node:crypto'
 import { DeleteItemCommand, PutItemCommand, type PutItemCommandInput } from '@aws-sdk/client-dynamodb'
 import { AttachThingPrincipalCommand, CreateKeysAndCertificateCommand, CreateThingCommand } from '@aws-sdk/client-iot'

@@ -1,5 +1,5 @@
-// Prometheus' rules: promtool takes them and their tests, every alert fires and stays silent in a test and has its runbook, and what they read is
-// what the service says.
+// Prometheus' rules: promtool takes them and their tests, every alert fires and stays silent in a test and has its runbook, and what
+// they read is what the service says.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
