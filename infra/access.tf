@@ -46,6 +46,11 @@ locals {
       Resource = local.things
     },
     {
+      Sid      = "Shadows"
+      Action   = ["iot:GetThingShadow", "iot:UpdateThingShadow"]
+      Resource = local.things
+    },
+    {
       # Both are asked about: the thing, and the group, whose names products give.
       Sid      = "ThingGroups"
       Action   = ["iot:AddThingToThingGroup"]

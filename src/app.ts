@@ -49,6 +49,7 @@ import { timesOf } from './vending/product.ts'
 import { type TokenHasher, tokenHasher } from './vending/registration-token.ts'
 import { renewAfter } from './vending/renewal-time.ts'
 import type { Certificate } from './vending/device.ts'
+import { firstExpiry } from './x509/expiry.ts'
 
 /** Nothing here is a page. */
 const NO_CONTENT = { useDefaults: false, directives: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] } }
@@ -82,6 +83,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const { log, version } = surroundings
   const products = readProducts(config)
   const metrics = createMetrics({ version, node: process.version })
+  if (surroundings.tls) metrics.tlsNotAfter.set(firstExpiry(surroundings.tls.cert) / 1000)
 
   const aws: AwsSettings = {
     region: config.AWS_REGION,

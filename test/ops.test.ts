@@ -1,7 +1,9 @@
 // The ops listener: health that tells the truth, and metrics that machines can read and that tell no secret.
+import { X509Certificate } from 'node:crypto'
 import t from 'tap'
 import { buildOps } from '../src/ops.ts'
 import { createMetrics } from '../src/plugins/metrics.ts'
+import { RECONCILE_STEPS } from '../src/vending/reconcile-run.ts'
 import { startFaultyProxy } from './fixtures/faulty-proxy.ts'
 import { scrape, total } from './fixtures/scrape.ts'
 import { startService } from './fixtures/service.ts'
@@ -9,7 +11,7 @@ import { CERTIFICATES, KEYS, newDevice, vend, vendKeys } from './fixtures/vendin
 
 const iot = await startFaultyProxy(t)
 const dynamodb = await startFaultyProxy(t)
-const service = await startService({ AWS_ENDPOINT_URL_IOT: iot.url, RATE_LIMIT_SERIAL_MAX: '4', AWS_IOT_QUOTA_FACTOR: '1000' })
+const service = await startService({ AWS_ENDPOINT_URL_IOT: iot.url, RATE_LIMIT_SERIAL_MAX: '4', AWS_IOT_QUOTA_FACTOR: '1000', MAX_EVENT_LOOP_DELAY_MS: '60000' })
 iot.forwardTo(service.aws.iotUrl)
 t.teardown(() => service.close())
 const { ops } = service.app
@@ -24,6 +26,15 @@ await t.test('alive and ready', async t => {
 
 await t.test('the service port does not tell', async t => {
   for (const url of ['/livez', '/readyz', '/healthz', '/metrics']) t.equal((await service.app.service.inject(url)).statusCode, 404, url)
+})
+
+await t.test('what alarms count is at 0 before it happens, so that the first time shows as a rise', async t => {
+  const samples = await scrape(service)
+  for (const step of RECONCILE_STEPS) {
+    for (const outcome of ['done', 'later', 'failed']) {
+      t.ok(samples.some(({ name, labels }) => name === 'cvm_reconcile_actions_total' && labels['step'] === step && labels['outcome'] === outcome), `${step} ${outcome}`)
+    }
+  }
 })
 
 await t.test('metrics', async t => {
@@ -57,7 +68,7 @@ await t.test('metrics', async t => {
       'cvm_batch_lines_total', 'cvm_dependency_up', 'cvm_reconcile_backlog', 'cvm_reconcile_last_run_timestamp_seconds', 'cvm_drift', 'cvm_build_info', 'process_cpu_seconds_total', 'nodejs_eventloop_lag_seconds'
     ]
     for (const name of expected) t.ok(names.has(name), name)
-    t.equal(Object.keys(createMetrics({ version: '1', node: '1' })).length, 21, 'a metric that is added here belongs in this test')
+    t.equal(Object.keys(createMetrics({ version: '1', node: '1' })).length, 23, 'a metric that is added here belongs in this test')
   })
   await t.test('move', async t => {
     const counts: ReadonlyArray<readonly [name: string, labels: Record<string, string>, atLeast: number]> = [
@@ -100,6 +111,15 @@ await t.test('metrics', async t => {
     }
     for (const [label, found] of values) t.ok(found.size < 30, `${label} takes few values`)
   })
+})
+
+await t.test('the service\'s own certificate says when it expires, where TLS ends here', async t => {
+  const name = 'cvm_tls_certificate_not_after_timestamp_seconds'
+  const overTls = await startService({}, { tls: true })
+  t.teardown(() => overTls.close())
+  const { validTo } = new X509Certificate(overTls.aws.serverTls.cert)
+  t.strictSame((await scrape(overTls)).filter(sample => sample.name === name), [{ name, labels: {}, value: Date.parse(validTo) / 1000 }])
+  t.strictSame((await scrape(service)).filter(sample => sample.name === name), [], 'where it does not, nothing is said: 0 would be long expired')
 })
 
 await t.test('a dependency that is down makes the service unhealthy, yet not unready', async t => {

@@ -1,6 +1,6 @@
 // The README's tables are the code's: each is made here from what the code says, and must stand in the README word for word.
 // To renew them after a change: UPDATE_README=1 npx tap test/readme.test.ts
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { ERRORS } from '../src/errors.ts'
 import { FROM_ENVIRONMENT, INITIAL, PRODUCT } from '../src/products.ts'
@@ -9,9 +9,8 @@ import { SETTINGS, allowed } from '../src/settings.ts'
 import { AUDIT_EVENTS } from '../src/vending/audit.ts'
 import { accessRows } from './fixtures/access.ts'
 import { variableRows } from './fixtures/infra-variables.ts'
+import { isInReadme, readme, table } from './fixtures/readme.ts'
 import { CSR_REFUSALS } from '../src/x509/refusals.ts'
-
-const README = new URL('../README.md', import.meta.url)
 
 interface MetricInfo { name: string, help: string, type: string, values: { labels: object }[] }
 
@@ -35,19 +34,12 @@ const tables: Record<string, string> = {
 }
 
 for (const [name, expected] of Object.entries(tables)) {
-  const block = new RegExp(`(<!-- table: ${name} -->\n)[^]*?(<!-- end -->)`)
-  if (process.env['UPDATE_README']) {
-    const before = readFileSync(README, 'utf8')
-    writeFileSync(README, before.replace(block, (_, start: string, end: string) => `${start}${expected}\n${end}`))
-  }
-  await t.test(`the table of ${name} is the code's`, async t => {
-    t.equal(block.exec(readFileSync(README, 'utf8'))?.[0], `<!-- table: ${name} -->\n${expected}\n<!-- end -->`)
-  })
+  await t.test(`the table of ${name} is the code's`, async t => isInReadme(t, name, expected))
 }
 
 await t.test('every npm script that the README names exists', async t => {
   const { scripts } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { scripts: Record<string, string> }
-  const named = [...readFileSync(README, 'utf8').matchAll(/npm run (?:--silent |-s )?([a-z:]+)/g)].map(match => match[1] as string)
+  const named = [...readme().matchAll(/npm run (?:--silent |-s )?([a-z:]+)/g)].map(match => match[1] as string)
   t.ok(named.length > 0)
   for (const name of named) t.ok(scripts[name], name)
 })
@@ -67,8 +59,4 @@ function initialOf (member: string): string {
   const initial = INITIAL[member as keyof typeof INITIAL]
   const isEmpty = initial === undefined || (typeof initial === 'object' && Object.keys(initial).length === 0)
   return isEmpty ? '' : `\`${[initial].flat().join(', ')}\``
-}
-
-function table (head: string[], rows: string[][]): string {
-  return [head, head.map(() => '---'), ...rows].map(cells => `| ${cells.map(cell => cell.replaceAll('|', '\\|')).join(' | ')} |`).join('\n')
 }

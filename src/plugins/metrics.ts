@@ -1,5 +1,6 @@
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from '@prometheus-io/client'
 import fp from 'fastify-plugin'
+import { RECONCILE_STEPS } from '../vending/reconcile-run.ts'
 
 /** Every metric of the service. Labels take few values each: never a serial number, certificate id, URL or message. */
 export type Metrics = ReturnType<typeof createMetrics>
@@ -54,13 +55,20 @@ export function createMetrics (build: { version: string, node: string }) {
     requestSeconds: new Histogram({
       name: 'cvm_http_request_duration_seconds', help: 'Time of requests', labelNames: ['method', 'route', 'status'], buckets: SECONDS, registers
     }),
-    dependencyUp: new Gauge({ name: 'cvm_dependency_up', help: '1 when the last call or check of a dependency succeeded', labelNames: ['dependency'], registers })
+    dependencyUp: new Gauge({ name: 'cvm_dependency_up', help: '1 when the last call or check of a dependency succeeded', labelNames: ['dependency'], registers }),
+    tlsNotAfter: new Gauge({
+      name: 'cvm_tls_certificate_not_after_timestamp_seconds', help: 'When the certificate of the service expires; only where TLS ends here', registers
+    })
   }
+  // A gauge without labels begins at 0, which would be a certificate that expired in 1970.
+  metrics.tlsNotAfter.remove()
   new Gauge({ name: 'cvm_build_info', help: 'Always 1; version and runtime as labels', labelNames: ['version', 'node'], registers }).set(build, 1)
   for (const limit of ['address', 'serial']) metrics.rateLimited.inc({ limit }, 0)
   for (const status of ['vended', 'replayed', 'refused', 'failed']) metrics.batchLines.inc({ status }, 0)
-  for (const status of ['vended', 'replayed', 'refused', 'failed']) metrics.batchLines.inc({ status }, 0)
   for (const step of ['renew', 'confirm']) metrics.renewals.inc({ step, outcome: 'renewed' }, 0)
+  for (const step of RECONCILE_STEPS) {
+    for (const outcome of ['done', 'later', 'failed']) metrics.reconcileActions.inc({ step, outcome }, 0)
+  }
   for (const way of ['csr', 'keys']) metrics.vends.inc({ way, outcome: 'vended' }, 0)
   return metrics
 }

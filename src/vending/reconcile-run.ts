@@ -8,8 +8,11 @@ import type { Author, UnfinishedDevices } from './unfinished-devices.ts'
 export const CLOCK_SKEW_MS = 2_000
 
 /** What reconcile does about a device or a certificate. */
-export type ReconcileStep =
-  | 'finish-operation' | 'repair-certificate' | 'finish-issued' | 'free-expired-claim' | 'abandon-issued' | 'mark-revoked' | 'finish-renewal' | 'abandon-renewal' | 'dispose-retired' | 'delete-orphan' | 'report-drift'
+export const RECONCILE_STEPS = [
+  'finish-operation', 'repair-certificate', 'finish-issued', 'free-expired-claim', 'abandon-issued', 'mark-revoked',
+  'finish-renewal', 'abandon-renewal', 'dispose-retired', 'delete-orphan', 'report-drift'
+] as const
+export type ReconcileStep = typeof RECONCILE_STEPS[number]
 
 /** One thing done, or to be done: `later` when AWS IoT or another worker was in the way, `would` in a dry run. */
 export interface ReconcileAction {
