@@ -159,7 +159,8 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const { forDevices } = controlPlanes
   const vended = {
     connection: async () => ({ endpoint: await forDevices.endpoint(), rootCaPem }),
-    renewAfter: ({ certificate, product }: { certificate: Certificate, product: string }) => renewAfter(certificate, timesOf(product, products).renewAfterMs)
+    renewAfter: ({ certificate, product }: { certificate: Certificate, product: string }) =>
+      renewAfter(certificate, timesOf(product, products).renewAfterMs)
   }
   await service.register(vendRoutes, { ...vended, vend: useCases.vend })
   await service.register(renewRoutes, { ...vended, renew: useCases.renew, confirm: useCases.confirm })

@@ -115,7 +115,8 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
     const { certificateId = '' } = device.certificate ?? {}
     return this.#rows.change({
       serialNumber: device.serialNumber,
-      condition: all(IS_ACTIVE_SINCE_SEEN, CERTIFICATE_IS_THE_ONE_SEEN, TOKEN_IS_RIGHT, TOKEN_IS_FRESH, NO_WISH_IS_PENDING, renewalAsSeen(device)),
+      condition: all(IS_ACTIVE_SINCE_SEEN, CERTIFICATE_IS_THE_ONE_SEEN, TOKEN_IS_RIGHT, TOKEN_IS_FRESH, NO_WISH_IS_PENDING,
+        renewalAsSeen(device)),
       update: `SET ${newClaim(fingerprint)}, #history = :history ADD retiring :replaced, suspects :suspects` +
         ` REMOVE committedAt, tokenSpentAt, ${NO_RENEWAL}, ${noCertificateBut(fingerprint)}`,
       values: {

@@ -21,7 +21,8 @@ export function observedRenewal ({ config, audit, metrics, renewals, forDevices 
   }
 
   async function observed (
-    step: keyof typeof EVENTS, address: string, { serialNumber, requestId }: ConfirmRequest | RenewRequest, work: (onKnown: () => void) => Promise<Renewed>
+    step: keyof typeof EVENTS, address: string, { serialNumber, requestId }: ConfirmRequest | RenewRequest,
+    work: (onKnown: () => void) => Promise<Renewed>
   ): Promise<Renewed> {
     let isKnown = false
     try {

@@ -100,7 +100,10 @@ export async function renewRoutes (base: FastifyInstance, options: RenewRoutesOp
   function answer (serialNumber: string, renewed: Renewed, connection: Connection): Static<typeof Answer> {
     const { confirmBefore } = renewed
     return {
-      serialNumber, ...factsOf(renewed, options.renewAfter), ...connection, ...(confirmBefore && { confirmBefore: new Date(confirmBefore).toISOString() })
+      serialNumber,
+      ...factsOf(renewed, options.renewAfter),
+      ...connection,
+      ...(confirmBefore && { confirmBefore: new Date(confirmBefore).toISOString() })
     }
   }
 }

@@ -14,8 +14,8 @@ export interface RenewRequest {
   /** By the key of the present certificate. */
   proof: JwsProof | TlsProof
   /**
-   * `when-confirmed`: the new certificate stays INACTIVE until the new key confirms it. `at-once`: for protocols that know no confirmation (EST);
-   * the certificate before is REVOKED when this is answered, and its key gets the same answer again for the product's `replayWindowMs`.
+   * `when-confirmed`: the new certificate stays INACTIVE until the new key confirms it. `at-once`: for protocols that know no
+   * confirmation (EST); the certificate before is REVOKED when this is answered, and its key gets the same answer again for the product's `replayWindowMs`.
    */
   swap: 'when-confirmed' | 'at-once'
   requestId: string
@@ -51,7 +51,8 @@ const MOST_PROOFS = 32
 /**
  * Renews a certificate (DESIGN section 4): a new one is issued INACTIVE beside the working one, which goes on working. The same key again
  * gets the same certificate; another key replaces one that was not confirmed. Safe to repeat at any time and from any replica.
- * Raises `CvmError`: `device-not-authorized`, alike for an unknown device and a wrong proof; every other refusal only to whom the proof holds.
+ * Raises `CvmError`: `device-not-authorized`, alike for an unknown device and a wrong proof; every other refusal only
+ * to whom the proof holds.
  */
 export async function renew (request: RenewRequest, deps: RenewDeps): Promise<Renewed> {
   const { serialNumber, requestId } = request
@@ -124,7 +125,8 @@ async function issue (seen: Device, csr: Csr, nonce: string | undefined, { reque
   const now = deps.now()
   const { publicKeyFingerprint } = csr
   const proof = nonce === undefined ? {} : { proof: { nonce, expiresAt: now + 2 * deps.proofWindowMs } }
-  const begun = await renewals.begin(seen, { claimId, claimExpiresAt: now + deps.claimLifetimeMs, publicKeyFingerprint, ...proof, now, requestId })
+  const claim = { claimId, claimExpiresAt: now + deps.claimLifetimeMs, publicKeyFingerprint, ...proof, now, requestId }
+  const begun = await renewals.begin(seen, claim)
   if (begun.device?.renewal?.claimId !== claimId) throw changed(begun.device)
   let certainlyNothing = false
   try {

@@ -28,7 +28,7 @@ const ALGORITHMS: Readonly<Record<string, readonly string[]>> = {
   secp521r1: ['ES512']
 }
 
-/** Checked for devices that do not exist, so that they are refused after the same work (G7). A public key; nobody has kept the other one. */
+/** Checked for devices that do not exist, so that they are refused after the same work (G7). Nobody has kept its private half. */
 const NOBODY = createPublicKey('-----BEGIN PUBLIC KEY-----\n' +
   'MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEhbGFnFZOdsOHPmkae1CqtFrwxiw5\nCbgKEXSANN5XC2lwlCVIKAZdiCU3OeYLRMRxiB2oq23lnPFWSKRDvj20mg==\n-----END PUBLIC KEY-----\n')
 

@@ -16,7 +16,7 @@ export interface RenewalClaim extends Author {
  * its renewal as they were seen. No operator's wish may be pending, but where a swap is finished.
  */
 export interface Renewals {
-  /** `ACTIVE` with the certificate and the renewal seen → a renewal `issuing` under this claim; what the one seen had made joins `retiring`. */
+  /** `ACTIVE` with the certificate and the renewal seen → a renewal `issuing` under this claim; its certificate joins `retiring`. */
   begin (device: Device, claim: RenewalClaim): Promise<WriteResult>
 
   /** `issuing` under the claim seen, which has not expired → `issued`, to be confirmed until then. */
@@ -31,7 +31,7 @@ export interface Renewals {
    */
   swap (device: Device, expiresAt: number, author: Author): Promise<WriteResult>
 
-  /** `swapping` with the certificate seen → that is the device's; the one before joins `retiring`. With `despiteWish` also while one is pending. */
+  /** `swapping` with the certificate seen → that is the device's; the one before joins `retiring`. With `despiteWish` also despite one. */
   commit (device: Device, despiteWish: boolean, author: Author): Promise<WriteResult>
 
   /** A renewal seen that is not `swapping` → none; what it had made, which was never ACTIVE, joins `retiring`. */

@@ -25,7 +25,8 @@ const TRIES = 5
  * Puts the certificate of a renewal in the place of the device's: all that may fail first, while the working one works; then the intent;
  * then the one before REVOKED and the new one ACTIVE, never both ACTIVE; then the registry. From the intent on it is only ever finished,
  * by whoever comes: the device's request again, another replica, reconcile. The device as it is then.
- * Raises `CvmError`: `renewal-gone` where AWS IoT has the new certificate no more, the refusals of {@link mustBeActive}, or what the ports raise.
+ * Raises `CvmError`: `renewal-gone` where AWS IoT has the new certificate no more, the refusals of {@link mustBeActive}, or what the
+ * ports raise.
  */
 export async function swap (seen: Device, requestId: string, deps: SwapDeps): Promise<Device> {
   const { renewals, controlPlane } = deps
@@ -68,7 +69,8 @@ function endings ({ certificate, retiring }: Device): string[] {
   return [...certificate ? [certificate.certificateId] : [], ...retiring]
 }
 
-async function prepare (device: Device, requestId: string, signal: AbortSignal, { renewals, controlPlane, products, now }: SwapDeps): Promise<void> {
+async function prepare (device: Device, requestId: string, signal: AbortSignal, deps: SwapDeps): Promise<void> {
+  const { renewals, controlPlane, products, now } = deps
   const { certificateId, certificateArn, thingName } = newOf(device)
   const { policyName } = productOf(device, products)
   const known = await controlPlane.describe(certificateId, signal)
@@ -80,14 +82,16 @@ async function prepare (device: Device, requestId: string, signal: AbortSignal, 
 }
 
 /** Writes the intent down, or finds that somebody has swapped. Another who writes it as well hinders nobody. */
-async function intend (seen: Device, { certificateId }: Certificate, requestId: string, { renewals, now, claimLifetimeMs }: SwapDeps): Promise<Device> {
+async function intend (seen: Device, { certificateId }: Certificate, requestId: string, deps: SwapDeps): Promise<Device> {
+  const { renewals, now, claimLifetimeMs } = deps
   let device = seen
   for (let tries = 0; tries < TRIES; tries++) {
     const result = await renewals.swap(device, now() + claimLifetimeMs, { now: now(), requestId })
     if (result.applied) return result.device
     const isDone = result.device?.state === 'ACTIVE' && result.device.certificate?.certificateId === certificateId
     if (isDone) return result.device as Device
-    if (!result.device || result.device.pending || result.device.renewal?.certificate?.certificateId !== certificateId) throw changed(result.device)
+    const isStillIts = result.device?.renewal?.certificate?.certificateId === certificateId
+    if (!result.device || result.device.pending || !isStillIts) throw changed(result.device)
     device = result.device
   }
   throw changed(device)

@@ -169,7 +169,12 @@ await t.test('the README\'s recipe, with openssl and curl alone', async t => {
   t.equal(publicKeyOf(readFileSync(`${dir}/key.pem`, 'utf8')), publicKeyOf(certificatePem), 'a pair')
 })
 
-interface Vended { serialNumber: string, key: string, audience: string, answer: { certificateId: string, certificatePem: string, thingName: string, endpoint: string } }
+interface Vended {
+  serialNumber: string
+  key: string
+  audience: string
+  answer: { certificateId: string, certificatePem: string, thingName: string, endpoint: string }
+}
 
 async function vended (key = newKey()): Promise<Vended> {
   const device = await service.register()
