@@ -15,7 +15,8 @@ export interface RenewRequest {
   proof: JwsProof | TlsProof
   /**
    * `when-confirmed`: the new certificate stays INACTIVE until the new key confirms it. `at-once`: for protocols that know no
-   * confirmation (EST); the certificate before is REVOKED when this is answered, and its key gets the same answer again for the product's `replayWindowMs`.
+   * confirmation (EST); the certificate before is REVOKED when this is answered, and its key gets the same answer again for the
+   * product's `replayWindowMs`.
    */
   swap: 'when-confirmed' | 'at-once'
   requestId: string
@@ -108,7 +109,7 @@ function answerAfterwards (certificate: Certificate, { product }: Device, csr: C
 /** The conditions for a new certificate: the product's, the age of the one that is there, and a proof that was not used. */
 function mustBeRenewable (device: Device, csr: Csr, nonce: string | undefined, { products, now }: RenewDeps): void {
   const product = productOf(device, products)
-  const refusal = refusalsOf(products, device.serialNumber, csr).get(product.name)
+  const refusal = refusalsOf(products, device, csr).get(product.name)
   if (refusal) throw refusal
   if ((device.certificate?.notAfter ?? 0) + product.renewExpiredForMs <= now()) throw new CvmError('certificate-expired')
   const used = device.usedProofs.filter(({ expiresAt }) => expiresAt > now())

@@ -22,7 +22,7 @@ await onEachEngine(t, async (t, engine) => {
     t.ok(commands.length > 1, 'the README has it')
     const helper = /^token \(\).*$/m.exec(README)?.[0] ?? ''
     for (const { command, prints } of commands) {
-      const { stdout, stderr } = await tool('bash', ['--norc', '-c', `${CVM}\n${helper}\n${command}`], undefined, { cwd: dir, env })
+      const { stdout, stderr } = await tool('bash', ['--norc', '-c', `${CVM}\n${helper}\n${command}`], undefined, { cwd: dir, env, timeout: 180_000 })
       t.match(stdout + stderr, prints, command.trim())
     }
   }

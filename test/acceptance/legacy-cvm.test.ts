@@ -1,9 +1,9 @@
 // The script of the post on the old service (seed 000), as its users have it, at our /getcert: curl and jq make three files, and
 // mosquitto_pub connects with them. And the post's two requests for the shadow.
-import { chmodSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { folder } from './processes.ts'
+import { ROOT, folder } from './processes.ts'
 import { AWS_ENV, onEachEngine, startService } from './service-process.ts'
 import { CUT_OFF, hasTool, mosquitto, tool } from './tools.ts'
 
@@ -64,6 +64,15 @@ if (hasAll) {
       const topic = `$aws/things/${serialNumber}/shadow/update`
       t.match(await mosquitto('mosquitto_pub', device, ['-i', serialNumber, '-t', topic, '-q', '1', '-m', reported]), { code: 0 }, 'the device reports over MQTT')
       t.strictSame(await jsonOf(`curl --silent --show-error --fail -X GET "${url('shadow')}"`), { deviceAttribute: 'CVM' })
+    })
+
+    await t.test('the README\'s commands, for the sample device', async t => {
+      const [, commands = ''] = /<!-- transcript: old-client -->\n```sh\n([^]*?)```/.exec(readFileSync(join(ROOT, 'README.md'), 'utf8')) ?? []
+      t.match(commands, 'https://localhost:8443/', 'the README has them')
+      symlinkSync(service.dir, join(dir, '.cvm'))
+      t.match(await sh(`set -e\n${commands.replace('https://localhost:8443', service.serviceUrl)}`), { code: 0 })
+      t.match(await sh('openssl x509 -in iot-certificate.pem.crt -noout -pubkey > public && openssl pkey -in iot-private.pem.key -pubout | cmp - public'), { code: 0 })
+      t.equal(readFileSync(join(dir, 'iot-root-ca.crt'), 'utf8').trim(), readFileSync(service.rootCa, 'utf8').trim())
     })
 
     await t.test('the token is in no line of the log', async t => {

@@ -34,7 +34,10 @@ type Route = typeof operations[number]
 /** What must be there before an example is sent, where it is not a device that has its certificate. */
 type Before = 'nothing' | 'registered' | 'shadow'
 const BEFORE: Readonly<Record<string, Before>> = {
-  registerDevices: 'nothing', vendCertificate: 'registered', vendKeysAndCertificate: 'registered', vendBatch: 'registered',
+  registerDevices: 'nothing',
+  vendCertificate: 'registered',
+  vendKeysAndCertificate: 'registered',
+  vendBatch: 'registered',
   getShadow: 'shadow'
 }
 

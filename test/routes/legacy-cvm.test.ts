@@ -1,5 +1,4 @@
 // Old firmware at the contract of the earlier services: the same words, and what is deliberately safer.
-import { X509Certificate } from 'node:crypto'
 import { GetItemCommand, PutItemCommand } from '@aws-sdk/client-dynamodb'
 import { GetThingShadowCommand, IoTDataPlaneClient, UpdateThingShadowCommand } from '@aws-sdk/client-iot-data-plane'
 import type { HTTPMethods, LightMyRequestResponse as Answer } from 'fastify'
@@ -197,7 +196,8 @@ await t.test('/shadow: the pair may be in the body, and no device acts for anoth
   t.strictSame((await inBody({ ...pair(own), a: 1 })).json(), { a: 1 })
   t.strictSame((await inBody({ ...pair(own), a: 2 }, queryOf(own))).json(), { a: 2 })
   t.strictSame((await inBody({ deviceToken: own.registrationToken, a: 3 }, `?serialNumber=${own.serialNumber}`)).json(), { a: 3 })
-  for (const body of [pair(other), { serialNumber: other.serialNumber }, { deviceToken: other.registrationToken }, { serialNumber: null }, { deviceToken: 42 }]) {
+  const { serialNumber, registrationToken: deviceToken } = other
+  for (const body of [pair(other), { serialNumber }, { deviceToken }, { serialNumber: null }, { deviceToken: 42 }]) {
     says(t, await inBody({ ...body, a: 4 }, queryOf(own)), 500, 'Access Denied', JSON.stringify(Object.keys(body)))
   }
   t.strictSame(await desiredOf(own.serialNumber), { a: 3 })
@@ -267,8 +267,7 @@ await t.test('limits: per address before anything, per serial number before the 
   says(t, refused, 429, 'Too many requests')
   t.match(refused.headers, { 'retry-after': /^\d+$/, sunset: 'Thu, 31 Jan 2030 00:00:00 GMT' })
   says(t, await request(`/shadow${queryOf(device)}`, { at: limited }), 429, 'Too many requests', 'shared by all that takes a token')
-  says(t, await request('/getcert', { at: limited }), 500, 'Access Denied')
-  says(t, await request('/getcert', { at: limited }), 500, 'Access Denied')
+  for (let n = 0; n < 2; n++) says(t, await request('/getcert', { at: limited }), 500, 'Access Denied')
   says(t, await request('/getcert', { at: limited }), 429, 'Too many requests')
   for (const limit of ['serial', 'address']) t.ok(await total(limited, 'cvm_rate_limited_total', { limit }) > 0, limit)
 })
@@ -294,16 +293,7 @@ await t.test('while AWS is away', async t => {
   says(t, await request(`/shadow${queryOf(device)}`, { at: away }), 500, 'Service error')
 })
 
-await t.test('a bundle of roots: one is told, as the old services did', async t => {
-  const amazon = await startService(PATIENT, { amazonRoots: true })
-  t.teardown(() => amazon.close())
-  const { RootCA } = (await getcert(await amazon.register(), { at: amazon })).json()
-  t.match(new X509Certificate(RootCA).subject, /CN=Amazon Root CA 1$/)
-  t.equal(RootCA.match(/BEGIN/g).length, 1)
-})
-
 /** Without what differs between any two answers. */
 function plain (headers: object): object {
-  const varying = ['x-request-id', 'date', 'x-ratelimit-remaining', 'x-ratelimit-reset']
-  return Object.fromEntries(Object.entries(headers).filter(([name]) => !varying.includes(name)))
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => !/^(x-request-id|date|x-ratelimit-re.*)$/.test(name)))
 }
