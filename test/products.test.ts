@@ -85,6 +85,7 @@ await t.test('each fault names product, member and what is allowed', async t => 
     renewAfterMs: [0, -1, 1.5, '1', 2 ** 60],
     replayWindowMs: [0],
     reVendGraceMs: [-1, null],
+    renewExpiredForMs: [-1, 'never'],
     generatedKeys: ['true', 1],
     lineRegistration: ['true', 0]
   }

@@ -13,7 +13,7 @@ const proof = Type.String({
   maxLength: 4096,
   pattern: '^[A-Za-z0-9_-]+\\.[A-Za-z0-9_-]+\\.[A-Za-z0-9_-]+$',
   description: 'A compact JWS (RFC 7515) by the key of the certificate that its header `x5t#S256` names; section Renewal of the README.',
-  examples: ['eyJhbGciOiJFUzI1NiIsIng1dCNTMjU2IjoibnlK…In0.eyJhdWQiOiJhMWIy…In0.MEUCIQ…']
+  examples: ['eyJhbGciOiJFUzI1NiJ9.eyJhdWQiOiJhMWIyIn0.MEUCIQ']
 })
 
 const certificateSigningRequest = Type.String({
@@ -43,7 +43,7 @@ const FAILURES = [
 
 const RENEW = {
   operationId: 'renewCertificate',
-  tags: ['renewal'],
+  tags: ['vending'],
   summary: 'Get the certificate that is to follow the present one',
   description: 'It stays INACTIVE, and the present one goes on working, until it is confirmed. The same key again gets the same certificate; another key replaces it.',
   body: Type.Object({ serialNumber, certificateSigningRequest, proof }, { additionalProperties: false }),
@@ -55,7 +55,7 @@ const RENEW = {
 
 const CONFIRM = {
   operationId: 'confirmCertificate',
-  tags: ['renewal'],
+  tags: ['vending'],
   summary: 'Put the new certificate into force',
   description: 'Signed with the new key, which shows that the device has stored it. The certificate before is REVOKED, then the new one ACTIVE. The same again says the same.',
   body: Type.Object({ serialNumber, proof }, { additionalProperties: false }),

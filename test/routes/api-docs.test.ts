@@ -41,6 +41,9 @@ const BEFORE: Readonly<Record<string, Before>> = {
   getShadow: 'shadow'
 }
 
+/** Their proof is of the moment and of a key, so no example can be accepted: `renew.test.ts` asks them. */
+const OF_THE_MOMENT = ['renewCertificate', 'confirmCertificate']
+
 await t.test('it is OpenAPI 3.1, and complete', async t => {
   t.match(await new Validator().validate(document), { valid: true })
   t.equal(document.openapi, '3.1.0')
@@ -50,7 +53,8 @@ await t.test('it is OpenAPI 3.1, and complete', async t => {
 })
 
 await t.test('it names the routes that there are, and who may call them', async t => {
-  const routes = service.app.service.routeAccess().filter(({ access, methods }) => access !== 'anyone' && !methods.includes('HEAD'))
+  const routes = service.app.service.routeAccess()
+    .filter(({ access, methods, url }) => access !== 'anyone' && !methods.includes('HEAD') && !url.startsWith('/.well-known/est/'))
   const inApp = routes.flatMap(({ methods, url, access }) => methods.map(method =>
     [`${method} ${url.replaceAll(/:(\w+)/g, '{$1}')}`, access === 'device' ? 0 : 1]))
   t.strictSame(Object.fromEntries(operations.map(({ method, path, security }) => [`${method} ${path}`, security.length])), Object.fromEntries(inApp))
@@ -69,7 +73,7 @@ await t.test('every example fits its schema', async t => {
 })
 
 await t.test('every example of a request is accepted, and answered as it says', async t => {
-  for (const operation of operations) {
+  for (const operation of operations.filter(({ operationId }) => !OF_THE_MOMENT.includes(operationId))) {
     const successes = Object.entries(operation.responses).filter(([status]) => status.startsWith('2'))
     const accepts = new Set(successes.flatMap(([, { content }]) => Object.keys(content)))
     const bodies = Object.entries(operation.requestBody?.content ?? {})
@@ -92,6 +96,9 @@ await t.test('every example of a request is accepted, and answered as it says', 
   }
 })
 
+// EST answers this in its own way; see the README.
+const OF_EST = 'product-mismatch'
+
 // No route answers these yet. Whoever adds the first takes its codes out, and the test says so.
 const AWAITED = new Set<string>([
   'certificate-rejected', 'certificate-not-trusted', 'authority-rejected', 'authority-not-active', 'authority-not-for-product',
@@ -105,7 +112,7 @@ await t.test('every code is documented', async t => {
     // No route answers these two, so they are told of the service as a whole.
     const nowhere = code === 'not-found' || code === 'method-not-allowed'
     if (nowhere) t.match(document.info.description, `\`${code}\``)
-    else t.equal(documented.has(code), !AWAITED.has(code), code)
+    else t.equal(documented.has(code), code !== OF_EST && !AWAITED.has(code), code)
   }
 })
 
