@@ -37,6 +37,7 @@ await t.test('without a file there is one product, with the environment\'s setti
     renewAfterMs: 10,
     replayWindowMs: 20,
     reVendGraceMs: 0,
+    renewExpiredForMs: 0,
     generatedKeys: true,
     lineRegistration: false
   }]])
@@ -66,6 +67,7 @@ await t.test('what is allowed', async t => {
     renewAfterMs: 1,
     replayWindowMs: 1,
     reVendGraceMs: 0,
+    renewExpiredForMs: 0,
     generatedKeys: true,
     lineRegistration: true
   }, { name: 'ec', keyTypes: ['EC-P256'], generatedKeys: false, attributes: { a: '1', b: '2', c: '3' } }), [])
