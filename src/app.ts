@@ -5,7 +5,9 @@ import { DynamoDBDocumentClient } from '@aws-sdk/lib-dynamodb'
 import Fastify, { type FastifyInstance, type FastifyServerOptions, LogController } from 'fastify'
 import type { Logger } from 'pino'
 import { type AwsSettings, countingClient, dynamodbClient, iotDataClient } from './adapters/aws-clients.ts'
+import { CrlFilesAndUrls } from './adapters/crl-source.ts'
 import { ensureDeviceTable } from './adapters/device-table.ts'
+import { DynamoDbAuthoritySettings } from './adapters/dynamodb-authority-settings.ts'
 import { DynamoDbDeviceCatalog } from './adapters/dynamodb-device-catalog.ts'
 import { DynamoDbDeviceRegistry } from './adapters/dynamodb-device-registry.ts'
 import { dynamoDbRateStore, ensureRateLimitTable } from './adapters/dynamodb-rate-store.ts'
@@ -34,6 +36,7 @@ import { rateLimits } from './plugins/rate-limit.ts'
 import { reconciler } from './plugins/reconciler.ts'
 import { strictInput } from './plugins/strict-input.ts'
 import { readProducts } from './products.ts'
+import { authorityRoutes } from './routes/authorities.ts'
 import { batchRoutes } from './routes/batches.ts'
 import { catalogRoutes } from './routes/catalog.ts'
 import { deviceRoutes } from './routes/devices.ts'
@@ -122,7 +125,9 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const rootCaPem = surroundings.rootCaPem ?? (config.ROOT_CA_FILE ? readFileSync(config.ROOT_CA_FILE, 'utf8') : amazonRootCas())
 
   const { audit, isAudited } = auditLog(log)
-  const ports = { registry, renewals, devices, catalog, shadows: new IotDataPlane(iotData), ...controlPlanes }
+  const authoritySettings = new DynamoDbAuthoritySettings(documents, config.DEVICE_TABLE)
+  const crlSource = new CrlFilesAndUrls({ dir: config.CRL_DIR, timeoutMs: config.CRL_TIMEOUT_MS, maxBytes: config.CRL_MAX_BYTES })
+  const ports = { authoritySettings, crlSource, registry, renewals, devices, catalog, shadows: new IotDataPlane(iotData), ...controlPlanes }
   const useCases = observedUseCases({ config, log, audit, metrics, ...ports, hashToken, products })
 
   const service = Fastify(serverOptions(config, surroundings))
@@ -172,6 +177,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   await service.register(deviceRoutes, { registry, operate: useCases.operate })
   await service.register(shadowRoutes, useCases.shadows)
   await service.register(catalogRoutes, { catalog })
+  await service.register(authorityRoutes, useCases.authorities)
   await service.register(reconcileRoutes, { reconcile: useCases.reconcile })
   if (config.LEGACY_CVM) {
     const { showOwn: showOwnShadow, changeOwn: changeOwnShadow } = useCases.shadows

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { createSecureContext } from 'node:tls'
 import * as iot from '@aws-sdk/client-iot'
@@ -66,6 +66,7 @@ export function readConfig (
   for (const name of ['TLS_CERT_FILE', 'TLS_KEY_FILE', 'ROOT_CA_FILE', 'PRODUCTS_FILE'] as const) {
     expect(!settings[name] || isReadable(settings[name]), `${name} must name a file that can be read`)
   }
+  expect(!settings.CRL_DIR || isFolder(settings.CRL_DIR), 'CRL_DIR must name a folder')
   for (const name of ['AWS_ENDPOINT_URL_DYNAMODB', 'AWS_ENDPOINT_URL_IOT', 'AWS_ENDPOINT_URL_IOT_DATA_PLANE'] as const) {
     expect(!settings[name] || isHttpUrl(settings[name]), `${name} must be an http:// or https:// URL`)
   }
@@ -154,6 +155,10 @@ function isReadable (file: string): boolean {
   } catch {
     return false
   }
+}
+
+function isFolder (path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false
 }
 
 /** Nobody on the way can change what it answers. */

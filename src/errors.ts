@@ -46,7 +46,7 @@ const TABLE = {
   'duplicate-in-batch': entry(409, 'The serial number is in an earlier line of the batch', 'Look at that line\'s result; send each device once.'),
   'shadow-conflict': entry(409, 'The shadow is at another version', 'Get it: what you sent may be in it already; else send it with its `version`.'),
   'state-conflict': entry(409, 'The state of the device does not allow this', 'Look at the device; a decommissioned one stays so.'),
-  'precondition-failed': entry(412, 'The device has changed since it was looked at', 'Look at it again, then send its new `ETag` as `If-Match`.'),
+  'precondition-failed': entry(412, 'The device or authority has changed since it was looked at', 'Look at it again, then send its new `ETag` as `If-Match`.'),
   'body-too-large': entry(413, 'The body is too large', 'Send less.'),
   'shadow-too-large': entry(413, 'The shadow would be larger than the 8 KB that AWS IoT keeps', 'Send less, or take members out of it with null.'),
   'uri-too-long': entry(414, 'The URL is too long', 'Shorten it.'),

@@ -50,6 +50,10 @@ export const SETTINGS = Type.Object({
   RENEWAL_AUDIENCE: text('', 'what `aud` of a proof of renewal must be; the endpoint that devices are told when empty'),
   RENEWAL_PROOF_WINDOW_MS: timer(300_000, 'how far `iat` of a proof may be from the time here, either way'),
   RENEWAL_CONFIRM_WITHIN_MS: positive(24 * 3_600_000, 'how long a renewal waits for its device to confirm'),
+  CRL_DIR: text('', 'folder of the CRLs that authorities name as files; empty: only URLs are taken'),
+  CRL_TIMEOUT_MS: timer(2_000, 'longest fetch of a CRL'),
+  CRL_MAX_BYTES: Type.Integer({ minimum: 1, maximum: 16_777_216, default: 16_777_216, description: 'largest CRL that is read' }),
+  CRL_MAX_AGE_MS: positive(3_600_000, 'age at which a newer CRL is looked for, also before the old one ends'),
   AWS_CALL_TIMEOUT_MS: timer(5_000, 'time for one attempt of one AWS call'),
   AWS_IOT_QUOTA_FACTOR: Type.Optional(Type.Number({
     minimum: 0, maximum: 1_000, description: 'how many times AWS\'s default quotas the account has for calls to AWS IoT; 0: no pacing; 1, in local mode 0, when not set'

@@ -114,6 +114,8 @@ await t.test('rules between settings', async t => {
   isFaulty(t, { TLS_KEY_FILE: file }, /^TLS_CERT_FILE and TLS_KEY_FILE must be set together/)
   isFaulty(t, { TLS_CERT_FILE: join(dir, 'nope'), TLS_KEY_FILE: file }, /^TLS_CERT_FILE must name a file that can be read/)
   isFaulty(t, { ROOT_CA_FILE: dir }, /^ROOT_CA_FILE must name a file/)
+  for (const CRL_DIR of [file, join(dir, 'nope')]) isFaulty(t, { CRL_DIR }, /^CRL_DIR must name a folder/)
+  isFaulty(t, { CRL_DIR: dir })
   isFaulty(t, { ROOT_CA_FILE: empty }, /^ROOT_CA_FILE must name a file/)
   isFaulty(t, { TLS_CERT_FILE: cert, TLS_KEY_FILE: key, ROOT_CA_FILE: file })
   const pair = /^TLS_CERT_FILE and TLS_KEY_FILE must hold a certificate and its unencrypted private key/

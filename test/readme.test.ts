@@ -7,6 +7,7 @@ import { FROM_ENVIRONMENT, INITIAL, PRODUCT } from '../src/products.ts'
 import { createMetrics } from '../src/plugins/metrics.ts'
 import { SETTINGS, allowed } from '../src/settings.ts'
 import { AUDIT_EVENTS } from '../src/vending/audit.ts'
+import { AUTHORITY_REFUSALS } from '../src/vending/authority-rules.ts'
 import { accessRows } from './fixtures/access.ts'
 import { variableRows } from './fixtures/infra-variables.ts'
 import { isInReadme, readme, table } from './fixtures/readme.ts'
@@ -26,6 +27,7 @@ const tables: Record<string, string> = {
     return [`\`${member}\``, initialOf(member), allowed, description]
   })),
   'csr-refusals': table(['reason', 'rule'], Object.entries(CSR_REFUSALS).map(([reason, rule]) => [`\`${reason}\``, rule])),
+  'authority-refusals': table(['reason', 'rule'], Object.entries(AUTHORITY_REFUSALS).map(([reason, rule]) => [`\`${reason}\``, rule])),
   access: table(['method', 'route', 'who'], await accessRows()),
   infrastructure: table(['variable', 'default', 'meaning'], variableRows()),
   audit: table(['event', 'says'], Object.entries(AUDIT_EVENTS).map(([event, meaning]) => [`\`${event}\``, meaning])),

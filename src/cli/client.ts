@@ -12,7 +12,7 @@ import { EXIT, Failure, codeOf, messageOf } from './failure.ts'
 export interface Service { readonly url: URL, readonly ca?: string, readonly apiKey?: string }
 
 /** A call: a GET without a body, a POST with one unless it says otherwise. */
-export interface Call { readonly path: string, readonly method?: 'PUT', readonly body?: Buffer, readonly headers?: Readonly<Record<string, string>> }
+export interface Call { readonly path: string, readonly method?: 'PUT' | 'PATCH' | 'DELETE', readonly body?: Buffer, readonly headers?: Readonly<Record<string, string>> }
 
 export interface Answer { readonly status: number, readonly headers: IncomingHttpHeaders, readonly text: string }
 

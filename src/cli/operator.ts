@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { Command, InvalidArgumentError } from 'commander'
+import { authorityCommand } from './authority.ts'
 import { postUntilAnswered } from './back-off.ts'
 import { readText } from './device-folder.ts'
 import { EXIT, Failure, printable } from './failure.ts'
@@ -76,6 +77,7 @@ export function operatorCommand (): Command {
     .option('--dry-run', 'say what would be done, and do nothing')
     .option('--json', AS_IT_IS)
     .action(reconcile)
+  command.addCommand(authorityCommand())
   return command
 }
 

@@ -2,7 +2,9 @@ import type { Logger } from 'pino'
 import type { Config } from '../config.ts'
 import type { Metrics } from '../plugins/metrics.ts'
 import type { Audit } from '../vending/audit.ts'
+import type { AuthorityRegistry, AuthoritySettingsStore } from '../vending/authority-registry.ts'
 import type { ControlPlane } from '../vending/control-plane.ts'
+import type { CrlSource } from '../vending/crl-source.ts'
 import type { Way } from '../vending/device.ts'
 import type { DeviceCatalog } from '../vending/device-catalog.ts'
 import type { DeviceRegistry } from '../vending/device-registry.ts'
@@ -26,6 +28,9 @@ export interface Parts {
   forDevices: ControlPlane
   forBulk: ControlPlane
   shadows: Shadows
+  authorities: AuthorityRegistry
+  authoritySettings: AuthoritySettingsStore
+  crlSource: CrlSource
   admitLine: (way: Way, stop: AbortSignal) => Promise<() => void>
   hashToken: TokenHasher
   products: Products

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { VendDeps } from '../vending/vend-steps.ts'
+import { observedAuthorities } from './authorities.ts'
 import { observedBatch } from './batch.ts'
 import { observedOperate } from './operate.ts'
 import type { Parts } from './parts.ts'
@@ -19,7 +20,8 @@ export function observedUseCases (parts: Parts) {
     openBatch: observedBatch(parts, deps),
     operate: observedOperate(parts, { ...deps, renewals: parts.renewals }),
     reconcile: observedReconcile(parts, deps),
-    shadows: observedShadows(parts)
+    shadows: observedShadows(parts),
+    ...observedAuthorities(parts)
   }
 }
 

@@ -51,6 +51,13 @@ export function createMetrics (build: { version: string, node: string }) {
     rateLimitFallbacks: new Counter({
       name: 'cvm_rate_limit_fallbacks_total', help: 'Requests counted in this replica\'s memory because the shared store was away', registers
     }),
+    crlFetches: new Counter({ name: 'cvm_crl_fetches_total', help: 'Fetches of CRLs: `fetched`, `unchanged`, or why there is none', labelNames: ['result'], registers }),
+    crlUnavailable: new Counter({
+      name: 'cvm_crl_unavailable_total', help: 'Certificates that no CRL said anything about, by what became of them', labelNames: ['then'], registers
+    }),
+    crlNextUpdate: new Gauge({
+      name: 'cvm_crl_next_update_timestamp_seconds', help: 'When the first of the CRLs in use ends; only once there is one', registers
+    }),
     inFlight: new Gauge({ name: 'cvm_http_requests_in_flight', help: 'Requests being worked on', registers }),
     requestSeconds: new Histogram({
       name: 'cvm_http_request_duration_seconds', help: 'Time of requests', labelNames: ['method', 'route', 'status'], buckets: SECONDS, registers
@@ -62,6 +69,7 @@ export function createMetrics (build: { version: string, node: string }) {
   }
   // A gauge without labels begins at 0, which would be a certificate that expired in 1970.
   metrics.tlsNotAfter.remove()
+  metrics.crlNextUpdate.remove()
   new Gauge({ name: 'cvm_build_info', help: 'Always 1; version and runtime as labels', labelNames: ['version', 'node'], registers }).set(build, 1)
   for (const limit of ['address', 'serial']) metrics.rateLimited.inc({ limit }, 0)
   for (const status of ['vended', 'replayed', 'refused', 'failed']) metrics.batchLines.inc({ status }, 0)
@@ -69,6 +77,8 @@ export function createMetrics (build: { version: string, node: string }) {
   for (const step of RECONCILE_STEPS) {
     for (const outcome of ['done', 'later', 'failed']) metrics.reconcileActions.inc({ step, outcome }, 0)
   }
+  for (const result of ['fetched', 'unchanged']) metrics.crlFetches.inc({ result }, 0)
+  for (const then of ['refuse', 'accept']) metrics.crlUnavailable.inc({ then }, 0)
   for (const way of ['csr', 'keys']) metrics.vends.inc({ way, outcome: 'vended' }, 0)
   return metrics
 }

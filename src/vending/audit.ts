@@ -12,6 +12,9 @@ export const AUDIT_EVENTS = {
   'device-disabled': 'an operator paused the device',
   'device-enabled': 'an operator ended the pause',
   'device-decommissioned': 'an operator ended the device for ever',
+  'authority-registered': 'an operator registered a CA, or was to',
+  'authority-changed': 'an operator changed what an authority may do; `changed` says in what, and to which state',
+  'authority-deleted': 'an operator deleted an authority',
   'shadow-changed': 'an operator, or an old client itself, set what is wanted of a device in its shadow',
   'shadow-refused': 'an old client was refused at `/shadow`; `code` says why, and the serial number is there where there is such a device',
   'device-reconciled': 'reconcile finished or undid what was left of a device; `step` says what',
@@ -41,6 +44,10 @@ export interface AuditRecord {
   serialNumber?: string | undefined
   certificateId?: string | undefined
   product?: string | undefined
+  /** The authority that it is about. */
+  caCertificateId?: string | undefined
+  /** What is different now: the names of settings, and states. */
+  changed?: string | undefined
   /** How it was vended. */
   way?: 'csr' | 'keys' | undefined
   /** What reconcile did. */
@@ -60,7 +67,7 @@ export type Audit = (record: AuditRecord, failure?: Error) => void
 
 /** What may be written of a record; anything else that a caller's object carries is left out. */
 const MEMBERS = [
-  'event', 'outcome', 'requestId', 'actor', 'role', 'serialNumber', 'certificateId', 'product', 'way', 'step', 'reason', 'code', 'method', 'route', 'address'
+  'event', 'outcome', 'requestId', 'actor', 'role', 'serialNumber', 'certificateId', 'product', 'caCertificateId', 'changed', 'way', 'step', 'reason', 'code', 'method', 'route', 'address'
 ] as const satisfies readonly (keyof AuditRecord)[]
 
 /** A record as it is logged: the members of the allow-list that it has, in one order. */

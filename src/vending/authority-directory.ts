@@ -87,7 +87,8 @@ function read (ca: CaCertificate, settings: ReadonlyMap<string, KeptSettings>): 
   try {
     const [certificate, ...others] = readCertificates(ca.caCertificatePem)
     if (!certificate || others.length > 0) return undefined
-    return { authority: { ...ca, ...kept }, certificate, intermediates: kept.intermediatesPem ? readCertificates(kept.intermediatesPem) : [] }
+    const intermediates = kept.intermediatesPem === undefined ? [] : readCertificates(kept.intermediatesPem)
+    return { authority: { ...ca, ...kept }, certificate, intermediates }
   } catch (cause) {
     if (cause instanceof CvmError && cause.code === 'certificate-rejected') return undefined
     throw cause

@@ -5,7 +5,7 @@ import type { Authority } from './authority.ts'
 import type { AuthorityDirectory, KnownAuthority } from './authority-directory.ts'
 
 /** A certificate that somebody else made, to be led up to an authority. */
-export interface TrustRequest {
+interface TrustRequest {
   certificate: Certificate
   /** Certificates that came with it; they help to find the way up and prove nothing. */
   chain?: readonly Certificate[]
@@ -14,7 +14,7 @@ export interface TrustRequest {
 }
 
 /** Who vouches for a certificate. */
-export interface Trusted {
+interface Trusted {
   authority: Authority
   /** Whether the authority itself signed it, as AWS IoT asks of a CA that is sent along; else an intermediate did. */
   isDirect: boolean
@@ -70,7 +70,8 @@ function mayLeadTo ({ certificate: { subjectDer }, intermediates }: KnownAuthori
   return [...given, ...intermediates].some(({ issuerDer }) => issuerDer.equals(subjectDer))
 }
 
-function pathTo ({ certificate: anchor, intermediates }: KnownAuthority, certificate: Certificate, chain: readonly Certificate[], now: number) {
+function pathTo (known: KnownAuthority, certificate: Certificate, chain: readonly Certificate[], now: number) {
+  const { certificate: anchor, intermediates } = known
   const between = new Map([...intermediates, ...chain].map(each => [each.certificateId, each]))
   // Who sends a whole chain sends these two as well.
   for (const { certificateId } of [anchor, certificate]) between.delete(certificateId)

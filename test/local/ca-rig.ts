@@ -17,7 +17,7 @@ export class CustomerCa {
   constructor (subject = '/CN=Factory CA') {
     [this.key = '', this.cert = ''] = inFolder({}, ['k', 'c'], cwd => {
       openssl(['req', '-x509', '-newkey', ...P256, '-nodes', '-subj', subject, '-days', '30', '-keyout', 'k', '-out', 'c',
-        '-addext', 'basicConstraints=critical,CA:TRUE', '-addext', 'keyUsage=critical,keyCertSign'], { cwd })
+        '-addext', 'basicConstraints=critical,CA:TRUE', '-addext', 'keyUsage=critical,keyCertSign,cRLSign'], { cwd })
     })
   }
 

@@ -4,6 +4,7 @@ import { Writable } from 'node:stream'
 import { pino } from 'pino'
 import t from 'tap'
 import { AUDIENCE, startIdentityProvider } from '../fixtures/identity-provider.ts'
+import { ModelAuthorities, ModelAuthoritySettings } from '../fixtures/model-authorities.ts'
 import { type TestService, startService } from '../fixtures/service.ts'
 import { csrFor, newDevice, vend, vendKeys } from '../fixtures/vending.ts'
 import { SERIAL, makeRig } from '../fixtures/vend-rig.ts'
@@ -199,7 +200,12 @@ async function observed () {
   const { audit } = auditLog(log)
   const ports = { registry, renewals: registry.renewals, devices: registry, catalog: registry }
   const shadows = { find: async () => undefined, setDesired: async () => { throw new CvmError('aws-iot-unavailable') } }
-  const parts = { config: readConfig({}), log, audit, metrics, ...ports, ...planes, shadows, hashToken, products }
+  const nobody = {
+    authorities: new ModelAuthorities() as never,
+    authoritySettings: new ModelAuthoritySettings(),
+    crlSource: { fetch: async () => undefined }
+  }
+  const parts = { config: readConfig({}), log, audit, metrics, ...ports, ...planes, ...nobody, shadows, hashToken, products }
   const useCases = observedUseCases(parts)
   return { rig, lines, useCases }
 }
