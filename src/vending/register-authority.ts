@@ -36,6 +36,7 @@ export async function registerAuthority (
   const ca = checkCa(wish.caCertificatePem, now())
   const settings = withGiven(DEFAULT_SETTINGS, wish, () => ca, deps)
   const { certificateId: caCertificateId } = ca
+  let outcome: 'registered' | 'unchanged' = 'unchanged'
   if (!await authorities.describe(caCertificateId, deadline())) {
     checkVerificationWanted(mode, verificationCertificatePem)
     const verify = async (pem: string) => pemOf(checkVerification(pem, ca, await authorities.registrationCode(deadline()), now()))
@@ -43,14 +44,15 @@ export async function registerAuthority (
     await keepSettings(caCertificateId, settings, deps)
     const isNew = await authorities.register({ caCertificatePem: pemOf(ca), ...proof, mode, status, autoRegistration }, deadline())
     forget()
-    if (isNew) return { outcome: 'registered', authority: await showAuthority(caCertificateId, deps) }
+    if (isNew) outcome = 'registered'
   }
+  // Also where it was registered just now: somebody else may have been at it with other settings.
   const authority = await showAuthority(caCertificateId, deps)
   const inAws = ([['mode', mode], ['status', status], ['autoRegistration', autoRegistration]] as const)
     .filter(([name, wanted]) => authority[name] !== wanted).map(([name]) => name)
   const different = [...inAws, ...differences(authority, settings)]
   if (different.length > 0) throw new CvmError('authority-exists', { detail: `It differs in ${different.join(', ')}.` })
-  return { outcome: 'unchanged', authority }
+  return { outcome, authority }
 }
 
 async function keepSettings (caCertificateId: string, wanted: AuthoritySettings, { settings: store }: AuthorityDeps): Promise<void> {

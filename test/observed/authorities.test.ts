@@ -68,7 +68,8 @@ const failed = (code: string, reason?: string) => ({ name: 'CvmError', code, ...
 
 async function value (name: string, labels: Record<string, string> = {}): Promise<number | undefined> {
   const { values = [] } = await metrics.register.getSingleMetric(name)?.get() ?? {}
-  return values.find(sample => Object.entries(labels).every(([label, wanted]) => (sample.labels as Record<string, unknown>)[label] === wanted))?.value
+  const has = (own: Record<string, unknown>) => Object.entries(labels).every(([label, wanted]) => own[label] === wanted)
+  return values.find(sample => has(sample.labels as Record<string, unknown>))?.value
 }
 
 await t.test('a CA that was registered past us fails closed until its CRL is set', async t => {

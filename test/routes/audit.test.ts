@@ -201,7 +201,7 @@ async function observed () {
   const ports = { registry, renewals: registry.renewals, devices: registry, catalog: registry }
   const shadows = { find: async () => undefined, setDesired: async () => { throw new CvmError('aws-iot-unavailable') } }
   const nobody = {
-    authorities: new ModelAuthorities() as never,
+    authorities: new ModelAuthorities(),
     authoritySettings: new ModelAuthoritySettings(),
     crlSource: { fetch: async () => undefined }
   }

@@ -81,7 +81,7 @@ await t.test('what openssl prints before a certificate does not matter, and is n
   t.equal((await ask(service, 'GET', `${URL}/${id}`)).json().caCertificatePem, ca.cert)
 })
 
-await t.test('a registration that was cut off between the table and AWS IoT is finished by the same again', async t => {
+await t.test('one that was deleted may be registered again', async t => {
   const ca = new CustomerCa()
   const { id } = await registered({ status: 'ACTIVE', whenCrlUnavailable: 'accept' }, ca)
   await patch(id, { status: 'INACTIVE' })
