@@ -1,11 +1,20 @@
-// What comes from others: pinned, under licences that are on the list, and never run while it is installed; the same for what runs on GitHub.
+// What comes from others: pinned, under licences that are on the list, never run while it is installed; the same for what runs on GitHub.
 import { existsSync, readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { parse } from 'yaml'
 
-interface Locked { version?: string, integrity?: string, resolved?: string, link?: boolean, dev?: boolean, devOptional?: boolean, optional?: boolean, hasInstallScript?: boolean }
+interface Locked {
+  version?: string
+  integrity?: string
+  resolved?: string
+  link?: boolean
+  dev?: boolean
+  devOptional?: boolean
+  optional?: boolean
+  hasInstallScript?: boolean
+}
 interface Manifest {
   dependencies: Record<string, string>
   devDependencies: Record<string, string>
@@ -13,7 +22,8 @@ interface Manifest {
   allowScripts: Record<string, boolean>
 }
 interface Step { uses?: string, with?: Record<string, unknown> }
-interface Workflow { permissions?: object, concurrency?: object, jobs: Record<string, { 'timeout-minutes'?: number, permissions?: object, steps: Step[] }> }
+interface Job { 'timeout-minutes'?: number, permissions?: object, steps: Step[] }
+interface Workflow { permissions?: object, concurrency?: object, jobs: Record<string, Job> }
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 /** Licences (SPDX) of what is in the image: they ask for no more than to be named. */
@@ -28,7 +38,8 @@ const nameOf = (path: string) => path.slice(path.lastIndexOf('node_modules/') + 
 await t.test('every dependency is pinned by version and by hash', async t => {
   t.equal(lock.lockfileVersion, 3)
   t.ok(locked.length > 100, 'the lock file is read')
-  for (const [name, version] of Object.entries({ ...manifest.dependencies, ...manifest.devDependencies, ...manifest.optionalDependencies })) {
+  const named = { ...manifest.dependencies, ...manifest.devDependencies, ...manifest.optionalDependencies }
+  for (const [name, version] of Object.entries(named)) {
     t.match(version, /^\d+\.\d+\.\d+$/, `${name} is an exact version`)
     t.equal(lock.packages[`node_modules/${name}`]?.version, version, `${name} is the one that is locked`)
   }
