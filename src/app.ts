@@ -8,6 +8,8 @@ import { type AwsSettings, countingClient, dynamodbClient, iotDataClient } from 
 import { CrlFilesAndUrls } from './adapters/crl-source.ts'
 import { ensureDeviceTable } from './adapters/device-table.ts'
 import { DynamoDbAuthoritySettings } from './adapters/dynamodb-authority-settings.ts'
+import { DynamoDbAdoptions } from './adapters/dynamodb-adoptions.ts'
+import { DynamoDbCertificateHolds } from './adapters/dynamodb-certificate-holds.ts'
 import { DynamoDbDeviceCatalog } from './adapters/dynamodb-device-catalog.ts'
 import { DynamoDbDeviceRegistry } from './adapters/dynamodb-device-registry.ts'
 import { dynamoDbRateStore, ensureRateLimitTable } from './adapters/dynamodb-rate-store.ts'
@@ -112,6 +114,8 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const renewals = new DynamoDbRenewals(documents, config.DEVICE_TABLE)
   const devices = new DynamoDbUnfinishedDevices(documents, config.DEVICE_TABLE)
   const catalog = new DynamoDbDeviceCatalog(documents, config.DEVICE_TABLE, [...products.keys()])
+  const adoptions = new DynamoDbAdoptions(documents, config.DEVICE_TABLE)
+  const certificateHolds = new DynamoDbCertificateHolds(documents, config.DEVICE_TABLE)
   const iot = { endpoint: config.IOT_ENDPOINT || undefined }
   const { release: releaseIot, accountEndpoint, ...controlPlanes } = pacedControlPlanes(aws, iot, {
     quotaFactor: config.AWS_IOT_QUOTA_FACTOR,
@@ -127,7 +131,9 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const { audit, isAudited } = auditLog(log)
   const authoritySettings = new DynamoDbAuthoritySettings(documents, config.DEVICE_TABLE)
   const crlSource = new CrlFilesAndUrls({ dir: config.CRL_DIR, timeoutMs: config.CRL_TIMEOUT_MS, maxBytes: config.CRL_MAX_BYTES })
-  const ports = { authoritySettings, crlSource, registry, renewals, devices, catalog, shadows: new IotDataPlane(iotData), ...controlPlanes }
+  const ports = {
+    authoritySettings, crlSource, registry, renewals, devices, catalog, adoptions, certificateHolds, shadows: new IotDataPlane(iotData), ...controlPlanes
+  }
   const useCases = observedUseCases({ config, log, audit, metrics, ...ports, hashToken, products })
 
   const service = Fastify(serverOptions(config, surroundings))

@@ -23,6 +23,9 @@ export interface DeviceRow {
   certificatePem?: string
   /** Absent on rows from before products had templates: the serial number. */
   thingName?: string
+  /** Of certificates that were made elsewhere. */
+  caCertificateId?: string
+  certificateMode?: 'SNI_ONLY'
   issuedAt?: number
   notAfter?: number
   committedAt?: number
@@ -87,8 +90,10 @@ function suspicionOf ({ suspectClaimId, suspectSince, suspects }: DeviceRow): Su
 
 function certificateOf (row: DeviceRow): Certificate | undefined {
   const { certificateId, certificateArn, certificatePem, publicKeyFingerprint, way, issuedAt, notAfter, thingName = row.serialNumber } = row
+  const { caCertificateId, certificateMode } = row
   if (!certificateId || !certificateArn || !certificatePem || !publicKeyFingerprint || !way || !issuedAt || !notAfter) return undefined
-  return { certificateId, certificateArn, certificatePem, publicKeyFingerprint, way, thingName, issuedAt, notAfter }
+  const ca = { ...caCertificateId && { caCertificateId }, ...certificateMode && { certificateMode } }
+  return { certificateId, certificateArn, certificatePem, publicKeyFingerprint, way, thingName, ...ca, issuedAt, notAfter }
 }
 
 function wasVendedByOldService ({ certinfo, applyState }: DeviceRow): boolean {

@@ -19,7 +19,7 @@ export const NO_WISH_IS_PENDING = 'attribute_not_exists(pending)'
 export const END_SUSPICION = 'suspectClaimId, suspectSince, suspects'
 
 /** What a row that has no certificate is without. */
-export const NO_CERTIFICATE = 'certificateId, certificateArn, certificatePem, publicKeyFingerprint, thingName, issuedAt, notAfter'
+export const NO_CERTIFICATE = 'certificateId, certificateArn, certificatePem, caCertificateId, certificateMode, publicKeyFingerprint, thingName, issuedAt, notAfter'
 
 /** The claim, or its absence, as it was seen. */
 export function claimAsSeen ({ claim }: Device): string {

@@ -1,6 +1,9 @@
 import type { DynamoDBDocumentClient } from '@aws-sdk/lib-dynamodb'
-import { type Certificate, DEFAULT_PRODUCT, type Device, GENERATED_KEY, type PendingOperation, renewalLeftover } from '../vending/device.ts'
+import { type Certificate, type Device, type PendingOperation, isAdopted, renewalLeftover } from '../vending/device.ts'
 import type { ClaimRequest, DeviceRegistry, FencedWrite, Fulfilment, NewClaim, NewDevice, WriteResult } from '../vending/device-registry.ts'
+import {
+  BEGIN_SUSPICION, IS_FROM_OLD_SERVICE, OLD_SERVICE, WAS_NOT_VENDED_THERE, claimValues, newClaim, productIsNot, productValues, suspectValues
+} from './claims.ts'
 import { UNFINISHED } from './device-row.ts'
 import {
   CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, CLAIM_IS_OURS, DeviceRows, END_SUSPICION,
@@ -11,10 +14,7 @@ const TOKEN_IS_RIGHT = 'tokenHash = :tokenHash'
 const TOKEN_IS_FRESH = 'NOT tokenExpiresAt <= :now'
 const CLAIM_IS_LIVE = 'claimExpiresAt > :now'
 
-/** Rows that an operator put for the old services: no state, a plain token, and not vended by them. */
-const IS_FROM_OLD_SERVICE = 'attribute_not_exists(#state)'
 const PLAIN_TOKEN_IS_RIGHT = 'deviceToken = :registrationToken'
-const WAS_NOT_VENDED_THERE = 'NOT certinfo > :empty AND NOT applyState IN (:vended, :vendedText)'
 
 const IS_ACTIVE_SINCE_SEEN = '#state = :active AND committedAt = :committedAt'
 
@@ -58,17 +58,16 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
     return this.#rows.change({
       serialNumber: request.serialNumber,
       condition: claimable.map(parts => all(...parts, ...productIsNot(refusingProducts))).join(' OR '),
-      update: `SET ${newClaim(fingerprint)}, tokenHash = :tokenHash, #history = list_append(if_not_exists(#history, :none), :entry)` +
+      update: `SET ${newClaim(fingerprint)}, ${BEGIN_SUSPICION}, tokenHash = :tokenHash, #history = list_append(if_not_exists(#history, :none), :entry)` +
         ` ADD suspects :suspects REMOVE deviceToken${fingerprint ? '' : ', publicKeyFingerprint'}`,
       values: {
         ...claimValues(claim, fingerprint),
+        ...suspectValues(fingerprint),
         ':tokenHash': claim.tokenHash,
         ':registrationToken': claim.registrationToken,
         ':now': claim.now,
         ':registered': 'REGISTERED',
-        ':empty': '',
-        ':vended': -1,
-        ':vendedText': '-1',
+        ...OLD_SERVICE,
         ':none': [],
         ':entry': [{ at: claim.now, event: 'claimed', requestId: claim.requestId }],
         ...productValues(refusingProducts)
@@ -97,10 +96,11 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
     return this.#rows.change({
       serialNumber: device.serialNumber,
       condition: all(IS_ISSUED, CLAIM_HAS_EXPIRED, CERTIFICATE_IS_THE_ONE_SEEN),
-      update: `SET ${newClaim(fingerprint)}, #history = :history ADD retiring :superseded, suspects :suspects` +
+      update: `SET ${newClaim(fingerprint)}, ${BEGIN_SUSPICION}, #history = :history ADD retiring :superseded, suspects :suspects` +
         ` REMOVE ${noCertificateBut(fingerprint)}`,
       values: {
         ...claimValues(claim, fingerprint),
+        ...suspectValues(fingerprint),
         ':issued': 'ISSUED',
         ':now': claim.now,
         ':certificateId': device.certificate?.certificateId,
@@ -117,10 +117,11 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
       serialNumber: device.serialNumber,
       condition: all(IS_ACTIVE_SINCE_SEEN, CERTIFICATE_IS_THE_ONE_SEEN, TOKEN_IS_RIGHT, TOKEN_IS_FRESH, NO_WISH_IS_PENDING,
         renewalAsSeen(device)),
-      update: `SET ${newClaim(fingerprint)}, #history = :history ADD retiring :replaced, suspects :suspects` +
+      update: `SET ${newClaim(fingerprint)}, ${BEGIN_SUSPICION}, #history = :history ADD retiring :replaced, suspects :suspects` +
         ` REMOVE committedAt, tokenSpentAt, ${NO_RENEWAL}, ${noCertificateBut(fingerprint)}`,
       values: {
         ...claimValues(claim, fingerprint),
+        ...suspectValues(fingerprint),
         ':active': 'ACTIVE',
         ':committedAt': device.committedAt ?? 0,
         ':certificateId': certificateId,
@@ -134,25 +135,28 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
   }
 
   record (write: FencedWrite, certificate: Certificate): Promise<WriteResult> {
+    const { certificateId, caCertificateId, certificateMode, way } = certificate
+    const ca = setOrRemove({ caCertificateId, certificateMode })
     return this.#rows.change({
       serialNumber: write.device.serialNumber,
       condition: all(IS_ISSUING, CLAIM_IS_OURS, CLAIM_IS_LIVE),
       update: 'SET #state = :issued, certificateId = :certificateId, certificateArn = :certificateArn, certificatePem = :certificatePem,' +
         ' thingName = :thingName, publicKeyFingerprint = :fingerprint, issuedAt = :issuedAt, notAfter = :notAfter, #history = :history' +
-        (isOurs(write) ? ` REMOVE ${END_SUSPICION}` : ''),
+        ca.set + (isOurs(write) ? ` REMOVE ${END_SUSPICION}` : ''),
       values: {
         ':issuing': 'ISSUING',
         ':issued': 'ISSUED',
         ':claimId': write.claimId,
         ':now': write.now,
-        ':certificateId': certificate.certificateId,
+        ':certificateId': certificateId,
+        ...ca.values,
         ':certificateArn': certificate.certificateArn,
         ':certificatePem': certificate.certificatePem,
         ':thingName': certificate.thingName,
         ':fingerprint': certificate.publicKeyFingerprint,
         ':issuedAt': certificate.issuedAt,
         ':notAfter': certificate.notAfter,
-        ':history': story(write.device, write, 'issued', { certificateId: certificate.certificateId })
+        ':history': story(write.device, write, isAdopted(way) ? 'adopted' : 'issued', { certificateId })
       }
     })
   }
@@ -251,19 +255,6 @@ function setOrRemove (attributes: Record<string, unknown>): { set: string, remov
   }
 }
 
-/**
- * A row of the old services has no product, which makes it one of the default product. Short names, because an expression may have 4 KB:
- * a hundred products in each branch of the claim's condition just fit.
- */
-function productIsNot (names: readonly string[]): string[] {
-  if (names.length === 0) return []
-  return [`NOT product IN (${names.map((_, n) => `:p${n}`).join(', ')})`, ...names.includes(DEFAULT_PRODUCT) ? ['attribute_exists(product)'] : []]
-}
-
-function productValues (names: readonly string[]): Record<string, string> {
-  return Object.fromEntries(names.map((name, n) => [`:p${n}`, name]))
-}
-
 /** What goes with a certificate, but for the attribute that the next one's key is in already. */
 function noCertificateBut (fingerprint: string | undefined): string {
   return fingerprint ? NO_CERTIFICATE.replace('publicKeyFingerprint, ', '') : NO_CERTIFICATE
@@ -272,22 +263,4 @@ function noCertificateBut (fingerprint: string | undefined): string {
 /** Whether the suspicion began with this very claim, so that this claim knows how it ends. */
 function isOurs ({ device, claimId }: FencedWrite): boolean {
   return device.suspicion?.claimId === claimId
-}
-
-function newClaim (fingerprint: string | undefined): string {
-  return '#state = :issuing, claimId = :claimId, claimExpiresAt = :claimExpiresAt, way = :way, unfinished = :unfinished,' +
-    ' suspectClaimId = if_not_exists(suspectClaimId, :claimId), suspectSince = if_not_exists(suspectSince, :now)' +
-    (fingerprint ? ', publicKeyFingerprint = :fingerprint' : '')
-}
-
-function claimValues (claim: Pick<ClaimRequest, 'claimId' | 'claimExpiresAt' | 'way'>, fingerprint: string | undefined) {
-  return {
-    ':issuing': 'ISSUING',
-    ':claimId': claim.claimId,
-    ':claimExpiresAt': claim.claimExpiresAt,
-    ':way': claim.way,
-    ':unfinished': UNFINISHED,
-    ':suspects': new Set([fingerprint ?? GENERATED_KEY]),
-    ...(fingerprint && { ':fingerprint': fingerprint })
-  }
 }

@@ -1,6 +1,6 @@
 import { ConditionalCheckFailedException } from '@aws-sdk/client-dynamodb'
 import { type DynamoDBDocumentClient, QueryCommand, UpdateCommand } from '@aws-sdk/lib-dynamodb'
-import type { Device } from '../vending/device.ts'
+import { type Device, isAdopted } from '../vending/device.ts'
 import type { WriteResult } from '../vending/device-registry.ts'
 import type { Author, UnfinishedDevices } from '../vending/unfinished-devices.ts'
 import { UNFINISHED } from './device-row.ts'
@@ -52,18 +52,19 @@ export class DynamoDbUnfinishedDevices implements UnfinishedDevices {
   }
 
   abandon (device: Device, author: Author): Promise<WriteResult> {
-    const { certificateId = '' } = device.certificate ?? {}
+    const { certificateId = '', way = 'csr' } = device.certificate ?? {}
+    const retires = !isAdopted(way)
     return this.#rows.change({
       serialNumber: device.serialNumber,
       condition: all(IS_ISSUED, claimAsSeen(device), CLAIM_HAS_EXPIRED, CERTIFICATE_IS_THE_ONE_SEEN),
-      update: `SET #state = :registered, #history = :history ADD retiring :abandoned REMOVE claimId, way, ${NO_CERTIFICATE}`,
+      update: `SET #state = :registered, #history = :history${retires ? ' ADD retiring :abandoned' : ''} REMOVE claimId, way, ${NO_CERTIFICATE}`,
       values: {
         ':issued': 'ISSUED',
         ':registered': 'REGISTERED',
         ...claimSeen(device),
         ':now': author.now,
         ':certificateId': certificateId,
-        ':abandoned': new Set([certificateId]),
+        ...retires && { ':abandoned': new Set([certificateId]) },
         ':history': story(device, author, 'abandoned', { certificateId })
       }
     })

@@ -1,12 +1,14 @@
 import {
   AddThingToThingGroupCommand, AttachPolicyCommand, AttachThingPrincipalCommand, CreateCertificateFromCsrCommand,
   CreateKeysAndCertificateCommand, CreateThingCommand, DeleteCertificateCommand, DescribeCertificateCommand, DescribeEndpointCommand,
-  DetachPolicyCommand, DetachThingPrincipalCommand, type IoTClient, ListCertificatesCommand, UpdateCertificateCommand,
+  DetachPolicyCommand, DetachThingPrincipalCommand, type IoTClient, ListCertificatesCommand, RegisterCertificateCommand,
+  RegisterCertificateWithoutCACommand, UpdateCertificateCommand,
   paginateListAttachedPolicies, paginateListPrincipalThings
 } from '@aws-sdk/client-iot'
 import { CvmError } from '../errors.ts'
 import {
-  CertificateStateConflict, type ControlPlane, type IssuedCertificate, type KeyPair, type ListedCertificate, type Thing
+  CertificateStateConflict, type ControlPlane, type DescribedCertificate, type IssuedCertificate, type KeyPair, type ListedCertificate,
+  type RegisteredCertificate, type Thing, isIssuedByAws
 } from '../vending/control-plane.ts'
 import { RETRY_AFTER_MS, failing, failureOf, nameOf } from './iot-failures.ts'
 
@@ -20,6 +22,11 @@ interface IotSettings {
   /** A fixed endpoint for devices; asked of AWS IoT when absent. */
   endpoint: string | undefined
 }
+
+/** What AWS IoT says of a certificate that it does not take: by itself, or because of its CA. */
+const REFUSES_CERTIFICATE: ReadonlySet<string> = new Set([
+  'CertificateValidationException', 'CertificateConflictException', 'CertificateStateException', 'InvalidRequestException'
+])
 
 /** The most that AWS IoT lists at a time. */
 const PAGE_SIZE = 250
@@ -50,6 +57,25 @@ export class IotControlPlane implements ControlPlane {
     const { PublicKey, PrivateKey } = answer.keyPair ?? {}
     if (!PublicKey || !PrivateKey) throw new CvmError('aws-iot-unavailable', { detail: 'AWS IoT sent no key pair', retryAfterMs: RETRY_AFTER_MS })
     return { ...issuedOf(answer), keyPair: { publicKey: PublicKey, privateKey: PrivateKey } }
+  }
+
+  async registerCertificate (
+    certificatePem: string, caCertificatePem: string | undefined, signal: AbortSignal
+  ): Promise<RegisteredCertificate | undefined> {
+    const options = { abortSignal: signal }
+    const { issuing } = this.#settings
+    try {
+      // Without its CA's PEM, AWS IoT could not tell one of several CAs with the same subject.
+      const { certificateArn } = caCertificatePem === undefined
+        ? await issuing.send(new RegisterCertificateWithoutCACommand({ certificatePem, status: 'INACTIVE' }), options)
+        : await issuing.send(new RegisterCertificateCommand({ certificatePem, caCertificatePem, status: 'INACTIVE' }), options)
+      if (!certificateArn) throw new CvmError('aws-iot-unavailable', { detail: 'AWS IoT named no certificate', retryAfterMs: RETRY_AFTER_MS })
+      return { certificateArn }
+    } catch (cause) {
+      if (nameOf(cause) === 'ResourceAlreadyExistsException') return undefined
+      if (!REFUSES_CERTIFICATE.has(nameOf(cause))) throw failureOf(cause)
+      throw new CvmError('certificate-rejected', { reason: 'refused-by-aws-iot', detail: 'AWS IoT refused the certificate, or its CA is not ACTIVE there', cause })
+    }
   }
 
   async ensureThing ({ thingName, thingType, thingGroups, attributes }: Thing, signal: AbortSignal): Promise<void> {
@@ -116,25 +142,36 @@ export class IotControlPlane implements ControlPlane {
     return { certificates, complete: false }
   }
 
-  async describe (certificateId: string, signal: AbortSignal): Promise<{ status: string, certificatePem: string } | undefined> {
-    const description = await this.#describeCertificate(certificateId, signal)
-    return description && { status: description.status ?? '', certificatePem: description.certificatePem ?? '' }
+  async describe (certificateId: string, signal: AbortSignal): Promise<DescribedCertificate | undefined> {
+    try {
+      const command = new DescribeCertificateCommand({ certificateId })
+      const { certificateDescription: found = {} } = await this.#settings.tending.send(command, { abortSignal: signal })
+      const { status = '', certificateArn = '', certificatePem = '', creationDate, caCertificateId, certificateMode = '' } = found
+      return { status, certificateArn, certificatePem, createdAt: creationDate?.getTime() ?? 0, caCertificateId, certificateMode }
+    } catch (cause) {
+      if (nameOf(cause) === 'ResourceNotFoundException') return undefined
+      throw failureOf(cause)
+    }
+  }
+
+  async unbind (certificateId: string, signal: AbortSignal): Promise<void> {
+    const principal = (await this.describe(certificateId, signal))?.certificateArn
+    try {
+      if (principal) await this.#detachAll(principal, signal)
+    } catch (cause) {
+      if (nameOf(cause) !== 'ResourceNotFoundException') throw failureOf(cause)
+    }
   }
 
   async dispose (certificateId: string, signal: AbortSignal): Promise<boolean> {
     const { tending } = this.#settings
-    const principal = (await this.#describeCertificate(certificateId, signal))?.certificateArn
-    if (!principal) return true
+    const known = await this.describe(certificateId, signal)
+    if (!known) return true
     const options = { abortSignal: signal }
     try {
       await tending.send(new UpdateCertificateCommand({ certificateId, newStatus: 'REVOKED' }), options)
-      for await (const { things = [] } of paginateListPrincipalThings({ client: tending }, { principal }, options)) {
-        for (const thingName of things) await tending.send(new DetachThingPrincipalCommand({ thingName, principal }), options)
-      }
-      for await (const { policies = [] } of paginateListAttachedPolicies({ client: tending }, { target: principal }, options)) {
-        for (const { policyName } of policies) await tending.send(new DetachPolicyCommand({ policyName, target: principal }), options)
-      }
-      await tending.send(new DeleteCertificateCommand({ certificateId }), options)
+      await this.#detachAll(known.certificateArn, signal)
+      if (isIssuedByAws(known)) await tending.send(new DeleteCertificateCommand({ certificateId }), options)
       return true
     } catch (cause) {
       if (nameOf(cause) === 'ResourceNotFoundException') return true
@@ -143,13 +180,14 @@ export class IotControlPlane implements ControlPlane {
     }
   }
 
-  async #describeCertificate (certificateId: string, signal: AbortSignal) {
-    try {
-      const command = new DescribeCertificateCommand({ certificateId })
-      return (await this.#settings.tending.send(command, { abortSignal: signal })).certificateDescription
-    } catch (cause) {
-      if (nameOf(cause) === 'ResourceNotFoundException') return undefined
-      throw failureOf(cause)
+  async #detachAll (principal: string, signal: AbortSignal): Promise<void> {
+    const { tending } = this.#settings
+    const options = { abortSignal: signal }
+    for await (const { things = [] } of paginateListPrincipalThings({ client: tending }, { principal }, options)) {
+      for (const thingName of things) await tending.send(new DetachThingPrincipalCommand({ thingName, principal }), options)
+    }
+    for await (const { policies = [] } of paginateListAttachedPolicies({ client: tending }, { target: principal }, options)) {
+      for (const { policyName } of policies) await tending.send(new DetachPolicyCommand({ policyName, target: principal }), options)
     }
   }
 

@@ -1,5 +1,5 @@
 import { CvmError } from '../errors.ts'
-import type { Way } from '../vending/device.ts'
+import type { VendWay } from '../vending/device.ts'
 import type { Clock } from './pacer.ts'
 
 /** How fast the calls of a vend can be made by the operation that is slowest for it, and how long a bulk call would wait for its turn. */
@@ -14,20 +14,20 @@ const AHEAD_MS = 2_000
 /** So many lines are at work at any pace. */
 const LEAST = 2
 
-interface Waiting { way: Way, go: () => void }
+interface Waiting { way: VendWay, go: () => void }
 
 /**
  * Lets lines of batches begin when they can be served soon, in the order in which they came, whatever batch they are of: never more at
  * work than the pace serves within {@link AHEAD_MS}, and none while others keep the queues longer than that.
  */
 export class LineAdmission {
-  readonly #forecast: (way: Way) => Forecast
+  readonly #forecast: (way: VendWay) => Forecast
   readonly #clock: Clock
   readonly #waiting: Waiting[] = []
   #atWork = 0
   #timed = false
 
-  constructor (forecast: (way: Way) => Forecast, clock: Clock) {
+  constructor (forecast: (way: VendWay) => Forecast, clock: Clock) {
     this.#forecast = forecast
     this.#clock = clock
   }
@@ -36,7 +36,7 @@ export class LineAdmission {
    * Resolves when the line may begin, with what to call once it has ended, more than once if need be. Raises
    * `CvmError('deadline-exceeded')` at `stop`.
    */
-  admit (way: Way, stop: AbortSignal): Promise<() => void> {
+  admit (way: VendWay, stop: AbortSignal): Promise<() => void> {
     return new Promise((resolve, reject) => {
       const waiting: Waiting = {
         way,

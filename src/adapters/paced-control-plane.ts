@@ -1,7 +1,7 @@
 import type { IoTClient } from '@aws-sdk/client-iot'
 import type { AuthorityRegistry } from '../vending/authority-registry.ts'
 import type { ControlPlane } from '../vending/control-plane.ts'
-import type { Way } from '../vending/device.ts'
+import type { VendWay } from '../vending/device.ts'
 import { type AwsSettings, type Pace, iotBindingClient, iotIssuingClient, iotTendingClient } from './aws-clients.ts'
 import { IotAuthorities } from './iot-authorities.ts'
 import { IotControlPlane } from './iot-control-plane.ts'
@@ -34,8 +34,8 @@ const NEW_CERTIFICATE = ['CreateCertificateFromCsr', 'CreateKeysAndCertificate',
 const NEW_CERTIFICATES_QUOTA = 15
 
 /** The calls that a vend begins with, and those that it then needs: it should not begin when one of them would keep it waiting. */
-const BEGINS: Readonly<Record<Way, string>> = { csr: 'CreateCertificateFromCsr', keys: 'CreateKeysAndCertificate' }
-const VEND_BEGINS = Object.values(BEGINS)
+const BEGINS: Readonly<Record<VendWay, string>> = { csr: 'CreateCertificateFromCsr', keys: 'CreateKeysAndCertificate' }
+const VEND_BEGINS = [...Object.values(BEGINS), 'RegisterCertificate', 'RegisterCertificateWithoutCA']
 const VEND_NEEDS = ['AttachPolicy', 'AttachThingPrincipal', 'UpdateCertificate']
 
 /** A vend that has begun may wait this much longer at each call, because sending it away would waste what was done. */
@@ -61,7 +61,7 @@ export interface PacedControlPlanes {
   /** The account's CA certificates; in the devices' class. */
   authorities: AuthorityRegistry
   /** Resolves when a line of a batch may begin: see {@link LineAdmission}. */
-  admitLine: (way: Way, stop: AbortSignal) => Promise<() => void>
+  admitLine: (way: VendWay, stop: AbortSignal) => Promise<() => void>
   /** The account's own endpoint for devices and shadows, whatever devices are told. */
   accountEndpoint: () => Promise<string>
   /** Ends the connections. */
@@ -132,7 +132,7 @@ class Pacers {
   }
 
   /** What awaits a line of a batch. */
-  forecast (way: Way): Forecast {
+  forecast (way: VendWay): Forecast {
     const pacers = [...this.#pacersOf(BEGINS[way]), ...VEND_NEEDS.map(name => this.#pacer(name))].filter(pacer => pacer !== undefined)
     return {
       perSecond: Math.min(Infinity, ...pacers.map(({ perSecond }) => perSecond)),

@@ -1,11 +1,13 @@
 import type { Logger } from 'pino'
 import type { Config } from '../config.ts'
 import type { Metrics } from '../plugins/metrics.ts'
+import type { Adoptions } from '../vending/adoptions.ts'
 import type { Audit } from '../vending/audit.ts'
 import type { AuthorityRegistry, AuthoritySettingsStore } from '../vending/authority-registry.ts'
+import type { CertificateHolds } from '../vending/certificate-holds.ts'
 import type { ControlPlane } from '../vending/control-plane.ts'
 import type { CrlSource } from '../vending/crl-source.ts'
-import type { Way } from '../vending/device.ts'
+import type { VendWay } from '../vending/device.ts'
 import type { DeviceCatalog } from '../vending/device-catalog.ts'
 import type { DeviceRegistry } from '../vending/device-registry.ts'
 import type { Products } from '../vending/product.ts'
@@ -22,6 +24,8 @@ export interface Parts {
   metrics: Metrics
   registry: DeviceRegistry
   renewals: Renewals
+  adoptions: Adoptions
+  certificateHolds: CertificateHolds
   devices: UnfinishedDevices
   catalog: Pick<DeviceCatalog, 'findByCertificate'>
   /** Where devices and operators go first, and where reconcile has time. */
@@ -31,7 +35,7 @@ export interface Parts {
   authorities: AuthorityRegistry
   authoritySettings: AuthoritySettingsStore
   crlSource: CrlSource
-  admitLine: (way: Way, stop: AbortSignal) => Promise<() => void>
+  admitLine: (way: VendWay, stop: AbortSignal) => Promise<() => void>
   hashToken: TokenHasher
   products: Products
 }

@@ -19,7 +19,8 @@ interface ReconcileWish extends Omit<ReconcileRequest, 'compareSince'> {
 }
 
 /** Reconcile, counted and audited. */
-export function observedReconcile ({ config, audit, metrics, devices, renewals, catalog, forBulk }: Parts, vendDeps: VendDeps) {
+export function observedReconcile (parts: Parts, vendDeps: VendDeps) {
+  const { config, audit, metrics, devices, renewals, catalog, certificateHolds, forBulk } = parts
   const deps = { ...vendDeps, renewals, controlPlane: forBulk }
   let comparedAt = Date.now()
   return async ({ caller, ...request }: ReconcileWish): Promise<ReconcileReport> => {
@@ -30,6 +31,8 @@ export function observedReconcile ({ config, audit, metrics, devices, renewals, 
       devices,
       renewals,
       catalog,
+      certificateHolds,
+      newHoldId: deps.newClaimId,
       controlPlane: forBulk,
       finish: (device, requestId) => finish(device, requestId, deps),
       fulfil: (device, requestId) => fulfil(device, requestId, deps),

@@ -1,3 +1,5 @@
+import type { Way } from './device.ts'
+
 /** Every security event that is logged, and what it says. The README's table is made of it. */
 export const AUDIT_EVENTS = {
   'device-registered': 'a device was registered, or was to be',
@@ -48,8 +50,8 @@ export interface AuditRecord {
   caCertificateId?: string | undefined
   /** What is different now: the names of settings, and states. */
   changed?: string | undefined
-  /** How it was vended. */
-  way?: 'csr' | 'keys' | undefined
+  /** How the device came to its certificate. */
+  way?: Way | undefined
   /** What reconcile did. */
   step?: string | undefined
   /** Why, in the operator's words or by a stable name. */

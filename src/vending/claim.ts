@@ -51,11 +51,12 @@ async function claimOrLook (request: ClaimRequest, { registry, products, refusal
 }
 
 /** Whether a write put the device into our hands, now or at a first try whose answer was lost. */
-function holds (result: WriteResult, claimId: string): result is WriteResult & { device: Device } {
+export function holds (result: WriteResult, claimId: string): result is WriteResult & { device: Device } {
   return result.applied || result.device?.claim?.claimId === claimId
 }
 
-function mustHold (result: WriteResult, claimId: string): Device {
+/** The device that a write has put into our hands. Raises `CvmError('vend-in-progress')` where somebody else was faster. */
+export function mustHold (result: WriteResult, claimId: string): Device {
   if (holds(result, claimId)) return result.device
   throw new CvmError('vend-in-progress', { retryAfterMs: 1_000 })
 }

@@ -24,6 +24,25 @@ export interface Thing {
   attributes: Readonly<Record<string, string>>
 }
 
+/** A certificate that was made elsewhere, as AWS IoT knows it from now on. */
+export interface RegisteredCertificate { certificateArn: string }
+
+/** What AWS IoT says of a certificate. `createdAt` in epoch milliseconds. */
+export interface DescribedCertificate {
+  status: string
+  certificateArn: string
+  certificatePem: string
+  createdAt: number
+  /** The registered CA that signed it; AWS IoT's own certificates have none. */
+  caCertificateId: string | undefined
+  certificateMode: string
+}
+
+/** Those that AWS IoT issued itself have no CA of the account's, and need no SNI. */
+export function isIssuedByAws ({ caCertificateId, certificateMode }: DescribedCertificate): boolean {
+  return caCertificateId === undefined && certificateMode !== 'SNI_ONLY'
+}
+
 /** A line of AWS IoT's list of certificates. */
 export interface ListedCertificate { certificateId: string, status: string, createdAt: number }
 
@@ -43,6 +62,15 @@ export interface ControlPlane {
 
   /** CreateKeysAndCertificate: a new INACTIVE certificate with a new RSA-2048 key pair at **every** call. */
   createKeysAndCertificate (signal: AbortSignal): Promise<IssuedCertificate & { keyPair: KeyPair }>
+
+  /**
+   * RegisterCertificate with its CA, or RegisterCertificateWithoutCA: a certificate that was made elsewhere, INACTIVE. Undefined where
+   * AWS IoT has it already, in whatever state. Never retried here, so that an answer that is lost is not taken for that.
+   * Raises `CvmError('certificate-rejected')` where AWS IoT refuses the certificate or its CA.
+   */
+  registerCertificate (
+    certificatePem: string, caCertificatePem: string | undefined, signal: AbortSignal
+  ): Promise<RegisteredCertificate | undefined>
 
   /** CreateThing, then AddThingToThingGroup; a thing of that name that exists already keeps its type and attributes. */
   ensureThing (thing: Thing, signal: AbortSignal): Promise<void>
@@ -66,10 +94,14 @@ export interface ControlPlane {
   listRecent (since: number, maxPages: number, signal: AbortSignal): Promise<{ certificates: ListedCertificate[], complete: boolean }>
 
   /** DescribeCertificate; undefined when AWS IoT has none of that id. */
-  describe (certificateId: string, signal: AbortSignal): Promise<{ status: string, certificatePem: string } | undefined>
+  describe (certificateId: string, signal: AbortSignal): Promise<DescribedCertificate | undefined>
+
+  /** Detaches things and policies from a certificate; one that is gone has none. */
+  unbind (certificateId: string, signal: AbortSignal): Promise<void>
 
   /**
    * Ends a certificate for good, in AWS's order: REVOKED, things and policies detached, deleted. May be repeated at any point.
+   * One that was made elsewhere stays, REVOKED: if it were gone, it could be registered again, by its device's next connection even.
    * False when AWS IoT is not ready to delete it yet, because detaching takes it some seconds; one that is gone counts as deleted.
    */
   dispose (certificateId: string, signal: AbortSignal): Promise<boolean>

@@ -1,4 +1,4 @@
-import type { Certificate, Device, DeviceEvent, DeviceState, PendingOperation, Way } from './device.ts'
+import type { Certificate, Device, DeviceEvent, DeviceState, PendingOperation, VendWay } from './device.ts'
 
 /** What a worker must present to take a claim. */
 export interface ClaimRequest {
@@ -7,7 +7,7 @@ export interface ClaimRequest {
   registrationToken: string
   tokenHash: string
   claimId: string
-  way: Way
+  way: VendWay
   /** Absent when AWS IoT is to make the key. */
   publicKeyFingerprint: string | undefined
   now: number

@@ -3,7 +3,18 @@ export const DEVICE_STATES = ['REGISTERED', 'ISSUING', 'ISSUED', 'ACTIVE', 'REVO
 export type DeviceState = typeof DEVICE_STATES[number]
 
 /** How a certificate is vended: for the device's own key (`csr`), or with a key pair made by AWS IoT (`keys`). */
-export type Way = 'csr' | 'keys'
+export type VendWay = 'csr' | 'keys'
+
+/** How a certificate that was made elsewhere is adopted: given to us (`registered`), or first seen by AWS IoT at a connection (`jitr`). */
+export type AdoptedWay = 'registered' | 'jitr'
+
+/** How a device came to its certificate. */
+export type Way = VendWay | AdoptedWay
+
+/** Whether a certificate of this way was made elsewhere: then its device has had it all along. */
+export function isAdopted (way: Way): way is AdoptedWay {
+  return way === 'registered' || way === 'jitr'
+}
 
 /** The exclusive, expiring right to vend for one device. `claimId` is the fencing token of every later write. */
 interface Claim {
@@ -34,6 +45,10 @@ export interface Certificate {
   /** Lower-case hex SHA-256 of the SubjectPublicKeyInfo. */
   publicKeyFingerprint: string
   way: Way
+  /** The registered authority that signed it; AWS IoT's own and self-signed ones have none. */
+  caCertificateId?: string
+  /** Where AWS IoT knows no CA of it: the device must send the name of the endpoint in its TLS handshake (SNI). */
+  certificateMode?: 'SNI_ONLY'
   /** The thing that it is for, by the product's template as it was then. */
   thingName: string
   issuedAt: number
@@ -63,7 +78,7 @@ export interface UsedProof { nonce: string, expiresAt: number }
 
 /** What has been done to a device: by its requests, by operators, by reconcile. */
 export type DeviceEvent =
-  | 'registered' | 'claimed' | 'resumed' | 'superseded' | 'revended' | 'issued' | 'activated' | 'released'
+  | 'registered' | 'claimed' | 'resumed' | 'superseded' | 'revended' | 'issued' | 'adopted' | 'activated' | 'released' | 'refused'
   | 'reset' | 'revoked' | 'disabled' | 'enabled' | 'decommissioned'
   | 'freed' | 'abandoned' | 'disposed'
   | 'renewal-issued' | 'renewal-confirmed' | 'renewed' | 'renewal-abandoned'

@@ -1,11 +1,11 @@
 import { CvmError } from '../errors.ts'
-import type { Certificate, Device, DeviceState, Operation, Way } from './device.ts'
+import { type Certificate, type Device, type DeviceState, type Operation, type VendWay, isAdopted } from './device.ts'
 import type { Fulfilment } from './device-registry.ts'
 import { type Products, notConfigured, timesOf } from './product.ts'
 
 /** What a vend request wants, once its token is known to be right. */
 export interface Wish {
-  way: Way
+  way: VendWay
   publicKeyFingerprint: string | undefined
 }
 
@@ -42,7 +42,9 @@ export type Decision =
   | { kind: 'resume' }
   | { kind: 'supersede' }
   | { kind: 'revend' }
-  | { kind: 'refuse', error: CvmError }
+  | Refusal
+
+interface Refusal { kind: 'refuse', error: CvmError }
 
 /** When it is decided, and what each product that refuses the request says to it. */
 interface Circumstances { now: number, products: Products, refusals: ReadonlyMap<string, CvmError> }
@@ -64,6 +66,25 @@ export function decide (device: Device, wish: Wish, circumstances: Circumstances
     case 'ISSUED': return decideIssued(device, wish, circumstances)
     case 'ISSUING':
     case 'REGISTERED': return isHeld(device, now) ? inProgress(device, now) : decideFree(device, circumstances)
+  }
+}
+
+/**
+ * What becomes of a certificate that was made elsewhere and whose device could not be claimed. What a device has or is being given
+ * is never displaced: a reset makes room.
+ */
+export function decideAdoption (device: Device, certificateId: string, circumstances: Circumstances): Exclude<Decision, { kind: 'supersede' | 'revend' }> {
+  const { now } = circumstances
+  const { certificate, state } = device
+  const isSame = certificate?.certificateId === certificateId
+  switch (state) {
+    case 'REVOKED': return refuse('device-revoked')
+    case 'DISABLED': return refuse('device-disabled')
+    case 'DECOMMISSIONED': return refuse('device-decommissioned')
+    case 'ACTIVE': return isSame ? { kind: 'replay', certificate } : refuse('already-vended')
+    case 'ISSUED': return isSame && !isHeld(device, now) ? { kind: 'resume' } : inProgress(device, now)
+    case 'ISSUING':
+    case 'REGISTERED': return isHeld(device, now) ? inProgress(device, now) : refuseByProduct(device, circumstances) ?? inProgress(device, now)
   }
 }
 
@@ -90,6 +111,8 @@ function decideIssued (device: Device, wish: Wish, circumstances: Circumstances)
   const { now, products } = circumstances
   if (isHeld(device, now)) return inProgress(device, now)
   if (isSameKey(device.certificate, wish) && products.has(device.product)) return { kind: 'resume' }
+  // Its device has had it all along, and whoever named it wants it to be finished: reconcile does.
+  if (device.certificate && isAdopted(device.certificate.way)) return inProgress(device, now)
   return hasExpired(device, now) ? refuse('device-not-authorized') : refuseByProduct(device, circumstances) ?? { kind: 'supersede' }
 }
 
@@ -100,12 +123,13 @@ function decideActive (device: Device, wish: Wish, circumstances: Circumstances)
   if (certificate && isSame && committedAt >= now - timesOf(device.product, products).replayWindowMs) return { kind: 'replay', certificate }
   const graceMs = products.get(device.product)?.reVendGraceMs ?? 0
   // Without a grace nothing is vended anew, also for a request that was on its way, with an older clock, when another one was served.
-  const isInGrace = graceMs > 0 && certificate !== undefined && !isSame && committedAt + graceMs > now && !hasExpired(device, now)
+  const isOurs = certificate !== undefined && !isAdopted(certificate.way)
+  const isInGrace = graceMs > 0 && isOurs && !isSame && committedAt + graceMs > now && !hasExpired(device, now)
   if (isInGrace) return refuseByProduct(device, circumstances) ?? { kind: 'revend' }
   return refuse(certificate?.way === 'keys' && wish.way === 'keys' ? 'key-not-recoverable' : 'already-vended')
 }
 
-function refuseByProduct ({ product }: Device, { products, refusals }: Circumstances): Decision | undefined {
+function refuseByProduct ({ product }: Device, { products, refusals }: Circumstances): Refusal | undefined {
   const error = refusals.get(product) ?? (products.has(product) ? undefined : notConfigured(product))
   return error && { kind: 'refuse', error }
 }
@@ -122,12 +146,12 @@ function isHeld (device: Device, now: number): boolean {
   return device.claim !== undefined && device.claim.claimExpiresAt > now
 }
 
-function inProgress (device: Device, now: number): Decision {
+function inProgress (device: Device, now: number): Refusal {
   const leftMs = Math.max((device.claim?.claimExpiresAt ?? 0) - now, 1)
   return { kind: 'refuse', error: new CvmError('vend-in-progress', { retryAfterMs: Math.min(leftMs, LOOK_AGAIN_MS) }) }
 }
 
 function refuse (code: 'device-revoked' | 'device-disabled' | 'device-decommissioned' | 'device-not-authorized' |
-'already-vended' | 'key-not-recoverable'): Decision {
+'already-vended' | 'key-not-recoverable'): Refusal {
   return { kind: 'refuse', error: new CvmError(code) }
 }

@@ -1,6 +1,6 @@
 import { CvmError } from '../errors.ts'
 import { readCertificate } from '../x509/certificate.ts'
-import type { ListedCertificate } from './control-plane.ts'
+import { type DescribedCertificate, type ListedCertificate, isIssuedByAws } from './control-plane.ts'
 import { type Device, GENERATED_KEY } from './device.ts'
 import { CLOCK_SKEW_MS, type ReconcileRun, note, textOf } from './reconcile-run.ts'
 
@@ -43,15 +43,29 @@ async function judge (
     if (known?.status !== 'INACTIVE') return true
     const { publicKeyFingerprint, subject } = readCertificate(known.certificatePem)
     const owner = owners.get(publicKeyFingerprint) ?? (isOldGenerated(run, listed, subject, now) ? owners.get(GENERATED_KEY) : undefined)
-    if (!owner || await isKnown(run, owner, certificateId)) return true
-    if (!run.request.dryRun) await run.controlPlane.deleteUnbound(certificateId, run.deadline())
-    note(run, { step: 'delete-orphan', outcome: run.request.dryRun ? 'would' : 'done', serialNumber: owner.serialNumber, certificateId })
-    return true
+    // What is older than the suspicion was made by somebody else, who may have made it for the same key.
+    if (!owner || listed.createdAt < (owner.suspicion?.since ?? 0) - CLOCK_SKEW_MS) return true
+    return await alone(run, certificateId, known, async () => {
+      if (await isKnown(run, owner, certificateId)) return
+      if (!run.request.dryRun) await run.controlPlane.deleteUnbound(certificateId, run.deadline())
+      note(run, { step: 'delete-orphan', outcome: run.request.dryRun ? 'would' : 'done', serialNumber: owner.serialNumber, certificateId })
+    })
   } catch (cause) {
     note(run, { step: 'delete-orphan', outcome: 'failed', certificateId, detail: textOf(cause) })
     // Refused, because something is attached to it: then it is somebody's.
     return cause instanceof CvmError && cause.code === 'aws-iot-refused'
   }
+}
+
+/** Another attempt at a certificate that was made elsewhere may find it, and record it: not while somebody else may decide about it. */
+async function alone (run: ReconcileRun, certificateId: string, known: DescribedCertificate, work: () => Promise<void>): Promise<boolean> {
+  if (isIssuedByAws(known) || run.request.dryRun) return work().then(() => true)
+  const now = run.now()
+  const hold = { certificateId, holdId: run.newHoldId(), now, expiresAt: now + run.claimLifetimeMs }
+  const { taken } = await run.certificateHolds.take(hold, {})
+  if (!taken) return false
+  await work().finally(() => run.certificateHolds.release({ ...hold, now: run.now() }, true))
+  return true
 }
 
 function isOldGenerated (run: ReconcileRun, { createdAt }: ListedCertificate, subject: string, now: number): boolean {

@@ -1,3 +1,4 @@
+import type { CertificateHolds } from './certificate-holds.ts'
 import type { ControlPlane } from './control-plane.ts'
 import type { Device } from './device.ts'
 import type { DeviceCatalog } from './device-catalog.ts'
@@ -37,6 +38,7 @@ export interface ReconcileDeps {
   devices: UnfinishedDevices
   renewals: Renewals
   catalog: Pick<DeviceCatalog, 'findByCertificate'>
+  certificateHolds: CertificateHolds
   controlPlane: ControlPlane
   /** Fulfils an operator's wish that was written down and not finished. */
   fulfil: (device: Device, requestId: string) => Promise<Device>
@@ -44,6 +46,7 @@ export interface ReconcileDeps {
   finish: (device: Device, requestId: string) => Promise<boolean>
   /** Finishes a renewal that was confirmed. */
   swap: (device: Device, requestId: string) => Promise<Device>
+  newHoldId: () => string
   now: () => number
   deadline: () => AbortSignal
   claimLifetimeMs: number

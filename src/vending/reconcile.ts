@@ -72,12 +72,17 @@ function free (run: ReconcileRun, device: Device): Promise<Device | undefined> {
   return write(run, 'free-expired-claim', device, () => run.devices.free(device, author(run)))
 }
 
-/** A CSR's certificate is finished for its device; a key pair that was lost with its process is of no use to anybody. */
+/**
+ * A CSR's certificate is finished for its device; a key pair that was lost with its process is of no use to anybody. What somebody else
+ * took out of PENDING_ACTIVATION stays as they left it, bound to nothing.
+ */
 async function settleIssued (run: ReconcileRun, device: Device): Promise<Device | undefined> {
   const { certificateId = '', way } = device.certificate ?? {}
   const known = await run.controlPlane.describe(certificateId, run.deadline())
   if (known?.status === 'REVOKED') return write(run, 'mark-revoked', device, () => run.devices.revoked(device, author(run)))
-  if (!known || way === 'keys') return write(run, 'abandon-issued', device, () => run.devices.abandon(device, author(run)))
+  const isWithheld = way === 'jitr' && known?.status === 'INACTIVE'
+  if (isWithheld && !run.request.dryRun) await run.controlPlane.unbind(certificateId, run.deadline())
+  if (!known || way === 'keys' || isWithheld) return write(run, 'abandon-issued', device, () => run.devices.abandon(device, author(run)))
   if (run.request.dryRun) {
     note(run, { step: 'finish-issued', outcome: 'would', serialNumber: device.serialNumber, certificateId })
     return device

@@ -21,7 +21,10 @@ export interface UnfinishedDevices {
   /** `ISSUING` under the expired claim seen → `REGISTERED`. */
   free (device: Device, author: Author): Promise<WriteResult>
 
-  /** `ISSUED` under the expired claim seen → `REGISTERED`; its certificate, which nobody was given, joins `retiring`. */
+  /**
+   * `ISSUED` under the expired claim seen → `REGISTERED`; its certificate, which nobody was given, joins `retiring`. One that was made
+   * elsewhere does not: it is gone, or somebody has judged it.
+   */
   abandon (device: Device, author: Author): Promise<WriteResult>
 
   /** `ISSUED`, `ACTIVE` or `DISABLED` with the certificate seen, which is not being swapped → `REVOKED`: what AWS IoT says is final. */

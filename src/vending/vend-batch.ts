@@ -1,6 +1,6 @@
 import { CvmError, ERRORS, type ErrorCode } from '../errors.ts'
 import { type Csr, checkCsr } from '../x509/csr.ts'
-import type { Way } from './device.ts'
+import type { VendWay } from './device.ts'
 import type { DeviceRegistry } from './device-registry.ts'
 import { foresee } from './lifecycle.ts'
 import { type Products, refusalsOf } from './product.ts'
@@ -22,7 +22,7 @@ export interface VendBatchDeps {
   products: Products
   now: () => number
   /** Resolves when a line can be served soon, with what to call once it has ended; raises `CvmError` at `stop`. */
-  admit: (way: Way, stop: AbortSignal) => Promise<() => void>
+  admit: (way: VendWay, stop: AbortSignal) => Promise<() => void>
   /** Resolves after so many milliseconds, or at `stop`. */
   pause: (ms: number, stop: AbortSignal) => Promise<void>
 }
@@ -134,7 +134,7 @@ function csrOf ({ serialNumber, certificateSigningRequest }: BatchLine): Csr | u
   return certificateSigningRequest === undefined ? undefined : checkCsr(certificateSigningRequest, { serialNumber })
 }
 
-function wayOf (csr: Csr | undefined): Way {
+function wayOf (csr: Csr | undefined): VendWay {
   return csr ? 'csr' : 'keys'
 }
 

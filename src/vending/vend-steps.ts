@@ -10,8 +10,8 @@ import { decide } from './lifecycle.ts'
 import { type Products, productOf, refusalsOf, thingOf } from './product.ts'
 import type { TokenHasher } from './registration-token.ts'
 
-/** The steps of a vend, in their order. */
-export type VendStep = 'check' | 'claim' | 'issue' | 'record' | 'bind' | 'commit'
+/** The steps of a vend, in their order; `hold` is adoption's. */
+export type VendStep = 'check' | 'claim' | 'hold' | 'issue' | 'record' | 'bind' | 'commit'
 
 /** What a device asks for: a certificate for the key of its CSR, or a certificate with a key pair made for it. */
 export interface VendRequest {
@@ -51,7 +51,7 @@ export interface VendDeps {
   /** Told how long each step took, and whether it ended well. */
   onStep: (step: VendStep, durationMs: number, ok: boolean) => void
   /** Told of a clean-up that failed and is left to reconcile. */
-  onLeftover: (what: 'certificate' | 'claim', requestId: string, cause: unknown) => void
+  onLeftover: (what: 'certificate' | 'claim' | 'hold', requestId: string, cause: unknown) => void
 }
 
 /** Another worker, or an operator, changed the device while we held it. */
@@ -63,16 +63,21 @@ export class ClaimLost extends Error {
   }
 }
 
-/** One run of the use case: what its steps share. */
-export interface Run extends VendDeps {
-  request: VendRequest
-  csr: Csr | undefined
-  /** What each product that refuses the request says to it. */
-  refusals: ReadonlyMap<string, CvmError>
+/** A run that has a claim: what the steps share that come after it. */
+export interface Held extends Pick<VendDeps, 'registry' | 'controlPlane' | 'products' | 'now' | 'deadline' | 'onLeftover'> {
+  request: Pick<VendRequest, 'serialNumber' | 'requestId' | 'callerGone'>
   claimId: string
   signal: AbortSignal
   /** False from the moment AWS IoT may hold a certificate that the registry does not know. */
   certainlyNothing: boolean
+}
+
+/** One run of the use case: what its steps share. */
+export interface Run extends VendDeps, Held {
+  request: VendRequest
+  csr: Csr | undefined
+  /** What each product that refuses the request says to it. */
+  refusals: ReadonlyMap<string, CvmError>
 }
 
 export function check ({ serialNumber, certificateSigningRequest }: VendRequest): Csr | undefined {
@@ -133,14 +138,15 @@ export async function record (run: Run, device: Device, certificate: Certificate
   throw new ClaimLost(result.device)
 }
 
-export async function bind (run: Run, device: Device): Promise<void> {
+export async function bind (run: Held, device: Device): Promise<void> {
   const { controlPlane, signal } = run
-  const { certificateArn, certificateId, thingName } = certificateOf(device)
+  const { certificateArn, certificateId, thingName, way } = certificateOf(device)
   const { policyName } = productOf(device, run.products)
   await Promise.all([
     controlPlane.bind(certificateArn, { thingName, policyName }, signal),
     ...device.retiring.map(retired => controlPlane.revoke(retired, signal))
   ])
+  if (way === 'jitr') await mustBePending(run, certificateId)
   try {
     await controlPlane.activate(certificateId, signal)
   } catch (cause) {
@@ -149,7 +155,7 @@ export async function bind (run: Run, device: Device): Promise<void> {
   }
 }
 
-export async function commit (run: Run, device: Device): Promise<Certificate> {
+export async function commit (run: Held, device: Device): Promise<Certificate> {
   const certificate = certificateOf(device)
   if (certificate.way === 'keys' && run.request.callerGone?.aborted) {
     throw new CvmError('deadline-exceeded', { detail: 'the caller went away before the key pair could be handed over' })
@@ -162,8 +168,18 @@ export async function commit (run: Run, device: Device): Promise<Certificate> {
   throw new ClaimLost(now)
 }
 
+/**
+ * Somebody who took a certificate out of PENDING_ACTIVATION by another way than this service, such as AWS's console, has judged it:
+ * it stays as they left it. AWS IoT has no condition for this, so the look comes as late as it can.
+ */
+async function mustBePending (run: Held, certificateId: string): Promise<void> {
+  const known = await run.controlPlane.describe(certificateId, run.signal)
+  if (known?.status === 'PENDING_ACTIVATION' || known?.status === 'ACTIVE') return
+  throw new CvmError('vend-in-progress', { detail: 'somebody else has judged the certificate meanwhile', retryAfterMs: 2_000 })
+}
+
 /** A commit whose answer was lost may have been done, and with a key pair nobody could ask again: then the row says so. */
-async function lookAgain (run: Run, { certificateId }: Certificate, cause: unknown): Promise<WriteResult> {
+async function lookAgain (run: Held, { certificateId }: Certificate, cause: unknown): Promise<WriteResult> {
   const now = await run.registry.find(run.request.serialNumber).catch(() => undefined)
   if (now?.state === 'ACTIVE' && now.certificate?.certificateId === certificateId) return { applied: false, device: now }
   throw cause
@@ -177,7 +193,7 @@ export function answerFrom (device: Device | undefined, run: Run): Vended {
   throw decision.kind === 'refuse' ? decision.error : new CvmError('vend-in-progress', { retryAfterMs: 1_000 })
 }
 
-export async function giveBack (run: Run, device: Device): Promise<void> {
+export async function giveBack (run: Held, device: Device): Promise<void> {
   try {
     await run.registry.release(fence(run, device), run.certainlyNothing)
   } catch (cause) {
@@ -202,7 +218,7 @@ function saysNothingWasMade (cause: unknown): boolean {
   return cause instanceof CvmError && ['aws-iot-throttled', 'aws-iot-refused', 'csr-rejected'].includes(cause.code)
 }
 
-function hasCertificate (result: WriteResult, certificateId: string): result is WriteResult & { device: Device } {
+export function hasCertificate (result: WriteResult, certificateId: string): result is WriteResult & { device: Device } {
   return result.device?.certificate?.certificateId === certificateId
 }
 
@@ -215,6 +231,6 @@ function wishOf ({ csr }: Run): { way: 'csr' | 'keys', publicKeyFingerprint: str
   return { way: csr ? 'csr' : 'keys', publicKeyFingerprint: csr?.publicKeyFingerprint }
 }
 
-function fence (run: Run, device: Device): FencedWrite {
+export function fence (run: Held, device: Device): FencedWrite {
   return { device, claimId: run.claimId, now: run.now(), requestId: run.request.requestId }
 }

@@ -63,7 +63,8 @@ export async function finish (device: Device, requestId: string, deps: VendDeps)
   }
 }
 
-async function timed<T> (deps: VendDeps, step: VendStep, work: () => Promise<T>): Promise<T> {
+/** Tells how long a step took, and whether it ended well. */
+export async function timed<T> (deps: Pick<VendDeps, 'now' | 'onStep'>, step: VendStep, work: () => Promise<T>): Promise<T> {
   const start = deps.now()
   try {
     const result = await work()
