@@ -101,7 +101,7 @@ export class DynamoDbRenewals implements Renewals {
       condition: all(CERTIFICATE_IS_THE_ONE_SEEN, renewalAsSeen(device), ...despiteWish ? [] : [NO_WISH_IS_PENDING]),
       update: 'SET certificateId = :newId, certificateArn = :arn, certificatePem = :pem, publicKeyFingerprint = :fingerprint, way = :way,' +
         ' thingName = :thingName, issuedAt = :issuedAt, notAfter = :notAfter, renewedFrom = :certificateId, renewedAt = :now,' +
-        ' #history = :history ADD retiring :replaced REMOVE renewal',
+        ' #history = :history ADD retiring :replaced REMOVE renewal, caCertificateId, certificateMode',
       values: {
         ':certificateId': replaced.certificateId,
         ...renewalSeen(device),
