@@ -62,7 +62,7 @@ locals {
       Action = [
         "iot:CreateCertificateFromCsr", "iot:CreateKeysAndCertificate", "iot:DescribeEndpoint",
         "iot:GetRegistrationCode", "iot:ListAttachedPolicies", "iot:ListCACertificates", "iot:ListCertificates",
-        "iot:ListCertificatesByCA", "iot:RegisterCACertificate",
+        "iot:ListCertificatesByCA", "iot:RegisterCACertificate", "iot:RegisterCertificate", "iot:RegisterCertificateWithoutCA",
       ]
       Resource = "*"
     },
