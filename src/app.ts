@@ -131,9 +131,8 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const { audit, isAudited } = auditLog(log)
   const authoritySettings = new DynamoDbAuthoritySettings(documents, config.DEVICE_TABLE)
   const crlSource = new CrlFilesAndUrls({ dir: config.CRL_DIR, timeoutMs: config.CRL_TIMEOUT_MS, maxBytes: config.CRL_MAX_BYTES })
-  const ports = {
-    authoritySettings, crlSource, registry, renewals, devices, catalog, adoptions, certificateHolds, shadows: new IotDataPlane(iotData), ...controlPlanes
-  }
+  const stored = { registry, renewals, devices, catalog, adoptions, certificateHolds, authoritySettings }
+  const ports = { ...stored, crlSource, shadows: new IotDataPlane(iotData), ...controlPlanes }
   const useCases = observedUseCases({ config, log, audit, metrics, ...ports, hashToken, products })
 
   const service = Fastify(serverOptions(config, surroundings))
