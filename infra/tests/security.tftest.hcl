@@ -198,6 +198,7 @@ run "required_variables_alone" {
     condition = toset(flatten([for statement in jsondecode(aws_iam_role_policy.task.policy).Statement : statement.Action if contains(flatten([statement.Resource]), "*")])) == toset([
       "iot:CreateCertificateFromCsr", "iot:CreateKeysAndCertificate", "iot:DescribeEndpoint", "iot:GetRegistrationCode", "iot:ListAttachedPolicies",
       "iot:ListCACertificates", "iot:ListCertificates", "iot:ListCertificatesByCA", "iot:RegisterCACertificate",
+      "iot:RegisterCertificate", "iot:RegisterCertificateWithoutCA",
     ])
     error_message = "Only actions for which AWS knows no resource are allowed on all."
   }
