@@ -41,6 +41,12 @@ locals {
       Resource = "${local.iot_arn}:cacert/*"
     },
     {
+      # The destination of the rule for just-in-time registration, which AWS IoT gives its id.
+      Sid      = "RuleDestinations"
+      Action   = ["iot:ConfirmTopicRuleDestination", "iot:UpdateTopicRuleDestination"]
+      Resource = "${local.iot_arn}:ruledestination/http/*"
+    },
+    {
       Sid      = "Things"
       Action   = ["iot:CreateThing"]
       Resource = local.things

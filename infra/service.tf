@@ -8,6 +8,7 @@ locals {
   environment = merge(var.settings, {
     NODE_ENV            = "production"
     AWS_REGION          = local.region
+    AWS_ACCOUNT_ID      = local.account
     PORT                = tostring(local.service_port)
     OPS_PORT            = tostring(local.ops_port)
     TRUST_PROXY_CIDRS   = join(",", local.balancer_cidrs)
@@ -24,12 +25,13 @@ locals {
   secrets = merge(
     { TOKEN_PEPPER = var.secret_arns.token_pepper },
     var.secret_arns.api_keys == null ? {} : { API_KEYS = var.secret_arns.api_keys },
+    var.secret_arns.jitr == null ? {} : { JITR_SECRET = "${var.secret_arns.jitr}:JITR_SECRET::" },
   )
 
   # What may not be given as a setting, because it is decided here or is a secret.
   managed_settings = toset([
     "NODE_ENV", "AWS_REGION", "PORT", "OPS_PORT", "HOST", "TRUST_PROXY_CIDRS", "DEVICE_TABLE", "RATE_LIMIT_STORE", "RATE_LIMIT_TABLE",
-    "IOT_POLICY_NAME", "SHUTDOWN_TIMEOUT_MS", "DRAIN_DELAY_MS", "TOKEN_PEPPER", "API_KEYS", "CVM_LOCAL", "CREATE_TABLES",
+    "IOT_POLICY_NAME", "SHUTDOWN_TIMEOUT_MS", "DRAIN_DELAY_MS", "TOKEN_PEPPER", "API_KEYS", "JITR_SECRET", "AWS_ACCOUNT_ID", "CVM_LOCAL", "CREATE_TABLES",
     "TLS_CERT_FILE", "TLS_KEY_FILE",
   ])
 }

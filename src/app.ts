@@ -45,6 +45,8 @@ import { deviceRoutes } from './routes/devices.ts'
 import { estRoutes } from './routes/est.ts'
 import { legacyCvmRoutes } from './routes/legacy-cvm.ts'
 import { reconcileRoutes } from './routes/reconcile.ts'
+import { jitrRoutes } from './routes/jitr.ts'
+import { registerCertificateRoutes } from './routes/register-certificate.ts'
 import { registrationRoutes } from './routes/registration.ts'
 import { renewRoutes } from './routes/renew.ts'
 import { shadowRoutes } from './routes/shadows.ts'
@@ -174,6 +176,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   }
   await service.register(vendRoutes, { ...vended, vend: useCases.vend })
   await service.register(renewRoutes, { ...vended, renew: useCases.renew, confirm: useCases.confirm })
+  await service.register(registerCertificateRoutes, { ...vended, registerCertificate: useCases.registerCertificate })
   await service.register(estRoutes, { vend: useCases.vend, products, rootCaPem })
   await service.register(batchRoutes, {
     ...vended, open: useCases.openBatch, atOnce: config.BATCH_AT_ONCE, onLine: status => metrics.batchLines.inc({ status })
@@ -184,6 +187,11 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   await service.register(catalogRoutes, { catalog })
   await service.register(authorityRoutes, useCases.authorities)
   await service.register(reconcileRoutes, { reconcile: useCases.reconcile })
+  if (config.JITR_SECRET) {
+    const { activate, confirmDestination } = useCases
+    const from = { secret: config.JITR_SECRET, accountId: config.AWS_ACCOUNT_ID, region: config.AWS_REGION }
+    await service.register(jitrRoutes, { ...from, activate, confirmDestination, onRefused: service.auditRefusal })
+  }
   if (config.LEGACY_CVM) {
     const { showOwn: showOwnShadow, changeOwn: changeOwnShadow } = useCases.shadows
     const sunset = config.LEGACY_CVM_SUNSET ? Date.parse(config.LEGACY_CVM_SUNSET) : undefined

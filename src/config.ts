@@ -39,6 +39,9 @@ export class ConfigError extends Error {
   }
 }
 
+/** The account of local mode's AWS IoT Core. */
+const LOCAL_ACCOUNT_ID = '000000000000'
+
 const LOCAL_PEPPER = Buffer.alloc(32, 'local mode only')
 
 /**
@@ -75,6 +78,8 @@ export function readConfig (
   for (const entry of keys) expect(API_KEY.test(entry), 'API_KEYS must hold entries name:role:hash as `cvm keys create` prints them')
   faults.push(...oidcFaults(settings))
   for (const entry of quotas) expect(isQuota(entry), `AWS_IOT_QUOTAS must hold AWS IoT operations and calls a second, such as AttachPolicy=30, not ${JSON.stringify(entry)}`)
+  expect(!settings.JITR_SECRET || /^[!-~]{32,256}$/.test(settings.JITR_SECRET), 'JITR_SECRET must have 32 to 256 printable ASCII characters without spaces, such as `openssl rand -hex 32` prints')
+  expect(settings.AWS_ACCOUNT_ID === '' ? local || !settings.JITR_SECRET : /^\d{12}$/.test(settings.AWS_ACCOUNT_ID), 'AWS_ACCOUNT_ID must be the 12 digits of the account, and is required with JITR_SECRET')
   expect(!settings.LEGACY_CVM_SUNSET || isDate(settings.LEGACY_CVM_SUNSET), 'LEGACY_CVM_SUNSET must be a date, such as 2030-01-31')
   expect(settings.CLAIM_LIFETIME_MS > settings.VEND_DEADLINE_MS, 'CLAIM_LIFETIME_MS must be greater than VEND_DEADLINE_MS')
   faults.push(...faultsOfFiles(settings))
@@ -83,6 +88,7 @@ export function readConfig (
   return {
     ...settings,
     API_KEYS: keys.map(apiKeyOf),
+    AWS_ACCOUNT_ID: settings.AWS_ACCOUNT_ID || (local ? LOCAL_ACCOUNT_ID : ''),
     AWS_IOT_QUOTA_FACTOR: settings.AWS_IOT_QUOTA_FACTOR ?? (local ? 0 : 1),
     AWS_IOT_QUOTAS: Object.fromEntries(quotas.map(quotaOf)),
     CVM_LOCAL: local,

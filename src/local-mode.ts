@@ -9,7 +9,7 @@ import { DEFAULT_PRODUCT } from './vending/device.ts'
 
 /** Local mode as the process sees it: what replaces settings and surroundings, and what to say once everything listens. */
 export interface LocalMode {
-  settings: Pick<Config, 'API_KEYS' | 'AWS_ENDPOINT_URL_DYNAMODB' | 'AWS_ENDPOINT_URL_IOT' | 'AWS_ENDPOINT_URL_IOT_DATA_PLANE'>
+  settings: Pick<Config, 'API_KEYS' | 'JITR_SECRET' | 'AWS_ENDPOINT_URL_DYNAMODB' | 'AWS_ENDPOINT_URL_IOT' | 'AWS_ENDPOINT_URL_IOT_DATA_PLANE'>
   surroundings: Pick<Surroundings, 'tls' | 'rootCaPem' | 'credentials'>
   /** Registers the sample device, leaves the addresses in the local folder and prints what to try. */
   welcome: (app: App, urls: { serviceUrl: string, opsUrl: string }) => Promise<void>
@@ -37,6 +37,7 @@ export async function startLocalMode (config: Config, log: Logger): Promise<Loca
   return {
     settings: {
       API_KEYS: dir ? [...config.API_KEYS, keyOf(dir, 'operator'), keyOf(dir, 'line')] : config.API_KEYS,
+      JITR_SECRET: config.JITR_SECRET || (dir && secretOf(dir)),
       AWS_ENDPOINT_URL_DYNAMODB: aws.dynamodbUrl,
       AWS_ENDPOINT_URL_IOT: aws.iotUrl,
       AWS_ENDPOINT_URL_IOT_DATA_PLANE: aws.iotUrl
@@ -77,6 +78,14 @@ function keyOf (dir: string, role: 'operator' | 'line'): ApiKey {
   const key = readKept(file) ?? `cvm_${randomBytes(32).toString('base64url')}`
   keep(file, key)
   return { name: 'local', role, hash: createHash('sha256').update(key.trim()).digest('hex') }
+}
+
+/** What a rule of the local AWS IoT Core is to send along with events of just-in-time registration. */
+function secretOf (dir: string): string {
+  const file = join(dir, 'jitr.secret')
+  const secret = (readKept(file) ?? randomBytes(32).toString('hex')).trim()
+  keep(file, secret)
+  return secret
 }
 
 function readDevice (file: string): SampleDevice | undefined {

@@ -3,12 +3,14 @@ import { type Static, type TSchema, Type } from 'typebox'
 import { Value } from 'typebox/value'
 import { type Config, ConfigError } from './config.ts'
 import { DEFAULT_PRODUCT } from './vending/device.ts'
+import { ATTRIBUTE_TYPES } from './x509/names.ts'
 import { KEY_TYPES, type Product, type Products, SERIAL_NUMBER_HERE, SUBJECT_RULES } from './vending/product.ts'
 
 const NAME = '[a-zA-Z0-9:_-]'
 const NAMED = { pattern: `^${NAME}{1,128}$` }
 const ALLOWED_NAME = '1 to 128 of `A-Z a-z 0-9 : _ -`'
 const GENERATED_KEYS = 'whether AWS IoT may make key pairs; must be false where `keyTypes` and `minRsaBits` do not take RSA-2048, which is what it makes'
+const SUBJECT_ATTRIBUTES = Object.keys(ATTRIBUTE_TYPES) as Array<keyof typeof ATTRIBUTE_TYPES>
 const milliseconds = (minimum: number, description: string) => Type.Optional(Type.Integer({
   minimum, maximum: Number.MAX_SAFE_INTEGER, description, allowed: `a whole number of milliseconds from ${minimum}`
 }))
@@ -38,6 +40,13 @@ export const PRODUCT = Type.Object({
   })),
   minRsaBits: Type.Optional(Type.Integer({ minimum: 2048, maximum: 4096, description: 'least size of RSA keys', allowed: 'a whole number from 2048 to 4096' })),
   subject: Type.Optional(Type.Enum([...SUBJECT_RULES], { description: 'what the common name of a CSR must be', allowed: `one of ${SUBJECT_RULES.join(', ')}` })),
+  serialNumberFrom: Type.Optional(Type.Enum(SUBJECT_ATTRIBUTES, {
+    description: 'where the subject of a certificate that was made elsewhere says the serial number', allowed: `one of ${SUBJECT_ATTRIBUTES.join(', ')}`
+  })),
+  selfSigned: Type.Optional(Type.Boolean({ description: 'whether its devices may have certificates that they signed themselves', allowed: 'true or false' })),
+  openEnrolment: Type.Optional(Type.Boolean({
+    description: 'whether a device that nobody registered becomes one of this product by its certificate (JITR); only below an authority that names the product', allowed: 'true or false'
+  })),
   thingNameTemplate: Type.Optional(Type.String({
     pattern: `^${NAME}*\\$\\{serialNumber\\}${NAME}*$`,
     maxLength: 127 + SERIAL_NUMBER_HERE.length,
@@ -63,6 +72,9 @@ export const INITIAL: Omit<Product, 'name' | keyof typeof FROM_ENVIRONMENT> = {
   keyTypes: KEY_TYPES,
   minRsaBits: 2048,
   subject: 'serial-number-or-none',
+  serialNumberFrom: 'CommonName',
+  selfSigned: false,
+  openEnrolment: false,
   thingNameTemplate: SERIAL_NUMBER_HERE,
   reVendGraceMs: 0,
   renewExpiredForMs: 0,

@@ -71,6 +71,8 @@ export const SETTINGS = Type.Object({
   RATE_LIMIT_STORE: Type.Enum(['memory', 'dynamodb'], { default: 'memory', description: 'where serial numbers are counted: by each replica for itself, or in DynamoDB for all together' }),
   RATE_LIMIT_TABLE: text('iot-cvm-rate-limits', 'table of the counters with `RATE_LIMIT_STORE=dynamodb`'),
   RATE_LIMIT_TIMEOUT_MS: timer(500, 'longest that a request waits to be counted there; then its replica counts for itself'),
+  JITR_SECRET: text('', 'what the AWS IoT rule of just-in-time registration sends as `X-Jitr-Secret`, 32 characters or more; empty: no events are taken'),
+  AWS_ACCOUNT_ID: text('', 'the account whose events and destinations are taken; required with `JITR_SECRET` outside local mode'),
   LEGACY_CVM: Type.Boolean({ default: false, description: '`GET /getcert` and `GET|PUT /shadow` for the firmware of earlier certificate vending machines' }),
   LEGACY_CVM_SUNSET: text('', 'date, such as 2030-01-31, after which these may be gone; told in their `Sunset` header'),
   API_DOCS: Type.Boolean({ default: true, description: '`/docs` and `/openapi.json` on the service\'s port' }),

@@ -7,11 +7,13 @@ import { FROM_ENVIRONMENT, INITIAL, PRODUCT } from '../src/products.ts'
 import { createMetrics } from '../src/plugins/metrics.ts'
 import { SETTINGS, allowed } from '../src/settings.ts'
 import { AUDIT_EVENTS } from '../src/vending/audit.ts'
+import { CANDIDATE_REFUSALS } from '../src/vending/activation-candidate.ts'
 import { AUTHORITY_REFUSALS } from '../src/vending/authority-rules.ts'
+import { FOREIGN_REFUSALS } from '../src/vending/foreign-certificate.ts'
 import { accessRows } from './fixtures/access.ts'
 import { variableRows } from './fixtures/infra-variables.ts'
 import { isInReadme, readme, table } from './fixtures/readme.ts'
-import { CSR_REFUSALS } from '../src/x509/refusals.ts'
+import { CERTIFICATE_REFUSALS, CHAIN_REFUSALS, CSR_REFUSALS } from '../src/x509/refusals.ts'
 
 interface MetricInfo { name: string, help: string, type: string, values: { labels: object }[] }
 
@@ -27,6 +29,11 @@ const tables: Record<string, string> = {
     return [`\`${member}\``, initialOf(member), allowed, description]
   })),
   'csr-refusals': table(['reason', 'rule'], Object.entries(CSR_REFUSALS).map(([reason, rule]) => [`\`${reason}\``, rule])),
+  'certificate-refusals': table(['code', 'reason', 'rule'], [
+    ...Object.entries(CERTIFICATE_REFUSALS).filter(([reason]) => !(reason in CSR_REFUSALS) || reason.startsWith('pem-')).map(([reason, rule]) => ['`certificate-rejected`', `\`${reason}\``, rule]),
+    ...Object.entries(CHAIN_REFUSALS).map(([reason, rule]) => ['`certificate-not-trusted`', `\`${reason}\``, rule])
+  ]),
+  'foreign-refusals': table(['reason', 'rule'], Object.entries({ ...FOREIGN_REFUSALS, ...CANDIDATE_REFUSALS }).map(([reason, rule]) => [`\`${reason}\``, rule])),
   'authority-refusals': table(['reason', 'rule'], Object.entries(AUTHORITY_REFUSALS).map(([reason, rule]) => [`\`${reason}\``, rule])),
   access: table(['method', 'route', 'who'], await accessRows()),
   infrastructure: table(['variable', 'default', 'meaning'], variableRows()),

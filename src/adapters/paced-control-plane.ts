@@ -2,8 +2,10 @@ import type { IoTClient } from '@aws-sdk/client-iot'
 import type { AuthorityRegistry } from '../vending/authority-registry.ts'
 import type { ControlPlane } from '../vending/control-plane.ts'
 import type { VendWay } from '../vending/device.ts'
+import type { RuleDestinations } from '../vending/rule-destinations.ts'
 import { type AwsSettings, type Pace, iotBindingClient, iotIssuingClient, iotTendingClient } from './aws-clients.ts'
 import { IotAuthorities } from './iot-authorities.ts'
+import { IotDestinations } from './iot-destinations.ts'
 import { IotControlPlane } from './iot-control-plane.ts'
 import { isThrottled } from './iot-failures.ts'
 import { type Forecast, LineAdmission } from './line-admission.ts'
@@ -60,6 +62,8 @@ export interface PacedControlPlanes {
   forBulk: ControlPlane
   /** The account's CA certificates; in the devices' class. */
   authorities: AuthorityRegistry
+  /** The destinations of the account's rules; in the devices' class. */
+  destinations: RuleDestinations
   /** Resolves when a line of a batch may begin: see {@link LineAdmission}. */
   admitLine: (way: VendWay, stop: AbortSignal) => Promise<() => void>
   /** The account's own endpoint for devices and shadows, whatever devices are told. */
@@ -88,11 +92,13 @@ export function pacedControlPlanes (aws: Omit<AwsSettings, 'pace'>, iot: IotSett
     return new IotControlPlane({ ...named, issuing, binding, tending })
   }
   const forDevices = view('device')
+  const tending = client(iotTendingClient, 'device')
   const account = iot.endpoint === undefined ? forDevices : view('device', { endpoint: undefined })
   return {
     forDevices,
     forBulk: view('bulk'),
-    authorities: new IotAuthorities(client(iotTendingClient, 'device')),
+    authorities: new IotAuthorities(tending),
+    destinations: new IotDestinations(tending),
     accountEndpoint: () => account.endpoint(),
     admitLine: (way, stop) => admission.admit(way, stop),
     release () { for (const client of clients) client.destroy() }

@@ -48,6 +48,8 @@ export async function show (serial: string, options: LookUpOptions): Promise<voi
     ['certificate', device.certificateId],
     ['certificate ARN', device.certificateArn],
     ['valid until', device.notAfter],
+    ['came by', device.way],
+    ['authority', device.caCertificateId],
     ['token valid until', device.tokenExpiresAt],
     ['claimed until', device.claimExpiresAt],
     ['being ended', device.retiring]

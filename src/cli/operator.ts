@@ -6,6 +6,7 @@ import { readText } from './device-folder.ts'
 import { EXIT, Failure, printable } from './failure.ts'
 import { audit, certificate, list, show } from './look-up.ts'
 import { upTo } from './numbers.ts'
+import { registerCertificate } from './register-certificate.ts'
 import { connect, withConnection } from './settings.ts'
 import type { ConnectionOptions } from './settings.ts'
 import { shadow } from './shadow.ts'
@@ -59,6 +60,10 @@ export function operatorCommand (): Command {
     .option('--expires <time>', 'when the token ends, as 2030-01-31 or 2030-01-31T12:00:00Z', time)
     .option('--json', 'print the service\'s answer, with the token where it was made here')
     .action(register)
+  withConnection(command.command('register-certificate <serial> <file>'))
+    .description('make a certificate that was made elsewhere (PEM; CA certificates after it) the one of a registered device')
+    .option('--json', AS_IT_IS)
+    .action(registerCertificate)
   for (const [operation, what] of Object.entries(OPERATIONS)) {
     withConnection(command.command(`${operation} <serial>`)).description(what)
       .requiredOption('--reason <text>', 'why; kept in the history')

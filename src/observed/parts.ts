@@ -13,6 +13,7 @@ import type { DeviceRegistry } from '../vending/device-registry.ts'
 import type { Products } from '../vending/product.ts'
 import type { TokenHasher } from '../vending/registration-token.ts'
 import type { Renewals } from '../vending/renewals.ts'
+import type { RuleDestinations } from '../vending/rule-destinations.ts'
 import type { Shadows } from '../vending/shadows.ts'
 import type { UnfinishedDevices } from '../vending/unfinished-devices.ts'
 
@@ -35,6 +36,7 @@ export interface Parts {
   authorities: AuthorityRegistry
   authoritySettings: AuthoritySettingsStore
   crlSource: CrlSource
+  destinations: RuleDestinations
   admitLine: (way: VendWay, stop: AbortSignal) => Promise<() => void>
   hashToken: TokenHasher
   products: Products

@@ -1,7 +1,7 @@
 import type { AuditEvent } from '../vending/audit.ts'
 import { fulfil } from '../vending/operate.ts'
 import { reconcile } from '../vending/reconcile.ts'
-import type { ReconcileReport, ReconcileRequest, ReconcileStep } from '../vending/reconcile-run.ts'
+import type { ReconcileDeps, ReconcileReport, ReconcileRequest, ReconcileStep } from '../vending/reconcile-run.ts'
 import { swap } from '../vending/swap.ts'
 import type { VendDeps } from '../vending/vend-steps.ts'
 import { finish } from '../vending/vend.ts'
@@ -19,7 +19,7 @@ interface ReconcileWish extends Omit<ReconcileRequest, 'compareSince'> {
 }
 
 /** Reconcile, counted and audited. */
-export function observedReconcile (parts: Parts, vendDeps: VendDeps) {
+export function observedReconcile (parts: Parts, vendDeps: VendDeps, activate: ReconcileDeps['activate']) {
   const { config, audit, metrics, devices, renewals, catalog, certificateHolds, forBulk } = parts
   const deps = { ...vendDeps, renewals, controlPlane: forBulk }
   let comparedAt = Date.now()
@@ -32,6 +32,7 @@ export function observedReconcile (parts: Parts, vendDeps: VendDeps) {
       renewals,
       catalog,
       certificateHolds,
+      activate,
       newHoldId: deps.newClaimId,
       controlPlane: forBulk,
       finish: (device, requestId) => finish(device, requestId, deps),
@@ -55,8 +56,21 @@ export function observedReconcile (parts: Parts, vendDeps: VendDeps) {
     if (dryRun) return report
     metrics.reconcileBacklog.set(report.backlog)
     metrics.drift.set(report.drift)
+    for (const [age, count] of countByAge(report.pendingSince, startedAt)) metrics.pendingActivation.set({ age }, count)
     metrics.reconcileLastRun.set(startedAt / 1000)
     if (report.complete) comparedAt = startedAt
     return report
   }
+}
+
+/** How long certificates wait, by the least that each age is, in milliseconds. */
+const AGES = { 'over-1d': 24 * 3_600_000, 'over-1h': 3_600_000, 'over-5m': 300_000, 'under-5m': -Infinity } as const
+
+function countByAge (since: readonly number[], now: number): Map<string, number> {
+  const counts = new Map(Object.keys(AGES).map(age => [age, 0]))
+  for (const at of since) {
+    const [age = ''] = Object.entries(AGES).find(([, leastMs]) => now - at >= leastMs) ?? []
+    counts.set(age, (counts.get(age) ?? 0) + 1)
+  }
+  return counts
 }

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { VendDeps } from '../vending/vend-steps.ts'
+import { observedAdoption } from './adopt.ts'
 import { observedAuthorities } from './authorities.ts'
 import { observedBatch } from './batch.ts'
 import { observedOperate } from './operate.ts'
@@ -13,15 +14,18 @@ import { observedVend } from './vend.ts'
 /** The use cases with their settings and a clock, and with eyes on them: metrics, and security events. */
 export function observedUseCases (parts: Parts) {
   const deps = vendDeps(parts)
+  const { trust, authorities } = observedAuthorities(parts)
+  const { activatePending, ...adoption } = observedAdoption(parts, deps, trust)
   return {
     register: observedRegister(parts),
     vend: observedVend(parts, deps),
     ...observedRenewal(parts, deps),
     openBatch: observedBatch(parts, deps),
     operate: observedOperate(parts, { ...deps, renewals: parts.renewals }),
-    reconcile: observedReconcile(parts, deps),
+    ...adoption,
+    reconcile: observedReconcile(parts, deps, activatePending),
     shadows: observedShadows(parts),
-    ...observedAuthorities(parts)
+    authorities
   }
 }
 

@@ -5,8 +5,11 @@ import fp from 'fastify-plugin'
 export const ROLES = ['operator', 'line', 'auditor'] as const
 export type Role = typeof ROLES[number]
 
-/** Who may call a route: `device` where the proof is in the body, `anyone` for documents, else callers with one of these roles. */
-type Access = 'device' | 'anyone' | readonly Role[]
+/**
+ * Who may call a route: `device` where the proof is in the body, `aws-iot` where a rule's secret is, `anyone` for documents, else callers
+ * with one of these roles.
+ */
+type Access = 'device' | 'aws-iot' | 'anyone' | readonly Role[]
 
 /** What a route says of itself. */
 export interface RouteAccess { methods: readonly string[], url: string, access: Access }

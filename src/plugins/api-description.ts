@@ -29,6 +29,7 @@ export const API = {
   },
   tags: [
     { name: 'vending', description: 'For devices: their proof is the registration token in the body.' },
+    { name: 'jitr', description: 'For AWS IoT: just-in-time registration.' },
     { name: 'devices', description: 'For operators, lines and auditors: the registry of devices.' },
     { name: 'authorities', description: 'For operators and auditors: the CAs whose certificates are taken.' },
     { name: 'reconcile', description: 'For operators: finish and compare.' }

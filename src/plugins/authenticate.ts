@@ -13,6 +13,10 @@ declare module 'fastify' {
     /** The caller's name, and the role that lets them in here; null on routes for devices and for anyone. */
     caller: { name: string, role: Role } | null
   }
+  interface FastifyInstance {
+    /** Audits the refusal of somebody whom a route looked at itself. */
+    auditRefusal: (request: FastifyRequest, error: CvmError) => void
+  }
 }
 
 interface AuthenticateOptions {
@@ -21,6 +25,9 @@ interface AuthenticateOptions {
   callerOfToken: ((token: string) => Promise<Caller>) | undefined
   audit: Audit
 }
+
+/** The refusals that are somebody's who should not be here. */
+const OF_ACCESS: ReadonlySet<string> = new Set(['unauthenticated', 'forbidden', 'event-not-authentic', 'other-account'])
 
 /** Room for a token with many groups in it; a request's headers end at twice that. */
 const BEARER = /^Bearer ([!-~]{1,8192})$/i
@@ -32,11 +39,12 @@ const BEARER = /^Bearer ([!-~]{1,8192})$/i
 export const authenticate = fp<AuthenticateOptions>(async (app, { apiKeys, callerOfToken, audit }) => {
   await app.register(access)
   app.decorateRequest('caller', null)
+  app.decorate('auditRefusal', (request: FastifyRequest, error: CvmError) => { refused(request, error) })
   // The route's own limiter would come after this hook, and guesses must count; the plugin counts a request once.
   const limitAddress = app.rateLimit()
   app.addHook('onRequest', async (request, reply) => {
     const { access } = request.routeOptions.config
-    if (request.is404 || access === 'device' || access === 'anyone') return
+    if (request.is404 || access === 'device' || access === 'aws-iot' || access === 'anyone') return
     await limitAddress.call(app, request, reply)
     const caller = await identify(request).catch((cause: CvmError) => { throw refused(request, cause) })
     const role = access?.find(allowed => caller.roles.includes(allowed))
@@ -56,7 +64,7 @@ export const authenticate = fp<AuthenticateOptions>(async (app, { apiKeys, calle
 
   /** Audits a refusal; that the identity provider is away is none. */
   function refused (request: FastifyRequest, error: CvmError, caller?: Caller): CvmError {
-    if (error.code !== 'unauthenticated' && error.code !== 'forbidden') return error
+    if (!OF_ACCESS.has(error.code)) return error
     const { id: requestId, ip: address, method, routeOptions: { url: route } } = request
     const who = caller && { actor: caller.name, role: caller.roles.join(' ') }
     audit({ event: 'access-refused', outcome: 'refused', requestId, ...who, code: error.code, reason: error.reason, method, route, address }, error)

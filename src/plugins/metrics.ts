@@ -17,6 +17,12 @@ export function createMetrics (build: { version: string, node: string }) {
     vends: new Counter({ name: 'cvm_vends_total', help: 'Vend requests by way and outcome', labelNames: ['way', 'outcome'], registers }),
     batchLines: new Counter({ name: 'cvm_batch_lines_total', help: 'Lines of batches by what became of them', labelNames: ['status'], registers }),
     renewals: new Counter({ name: 'cvm_renewals_total', help: 'Requests to renew and to confirm, by step and outcome', labelNames: ['step', 'outcome'], registers }),
+    adoptions: new Counter({
+      name: 'cvm_adoptions_total', help: 'Certificates that were made elsewhere, by way (`registered`, `jitr`) and what became of them', labelNames: ['way', 'outcome'], registers
+    }),
+    pendingActivation: new Gauge({
+      name: 'cvm_pending_activation_certificates', help: 'Certificates that wait for their activation, by how long, up to one batch', labelNames: ['age'], registers
+    }),
     refusals: new Counter({ name: 'cvm_refusals_total', help: 'Error answers by code', labelNames: ['code'], registers }),
     stepSeconds: new Histogram({
       name: 'cvm_vend_step_duration_seconds', help: 'Time of each step of a vend', labelNames: ['step', 'result'], buckets: SECONDS, registers
@@ -79,6 +85,7 @@ export function createMetrics (build: { version: string, node: string }) {
   }
   for (const result of ['fetched', 'unchanged']) metrics.crlFetches.inc({ result }, 0)
   for (const then of ['refuse', 'accept']) metrics.crlUnavailable.inc({ then }, 0)
+  for (const way of ['registered', 'jitr']) metrics.adoptions.inc({ way, outcome: 'adopted' }, 0)
   for (const way of ['csr', 'keys']) metrics.vends.inc({ way, outcome: 'vended' }, 0)
   return metrics
 }

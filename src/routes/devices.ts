@@ -5,7 +5,7 @@ import { CvmError } from '../errors.ts'
 import { EXAMPLE } from '../schemas/example.ts'
 import { AWS_IOT_FAILURES, REGISTRY_FAILURES } from '../schemas/failures.ts'
 import { certificateArn, certificateId, notAfter, product, serialNumber, thingName, time } from '../schemas/members.ts'
-import type { Device } from '../vending/device.ts'
+import type { Certificate, Device } from '../vending/device.ts'
 import type { DeviceRegistry } from '../vending/device-registry.ts'
 import type { Operated, Wish } from '../vending/operate.ts'
 
@@ -17,6 +17,10 @@ const DeviceAnswer = Type.Object({
   certificateId: Type.Optional(certificateId),
   certificateArn: Type.Optional(certificateArn),
   notAfter: Type.Optional(notAfter),
+  way: Type.Optional(Type.Enum(['csr', 'keys', 'registered', 'jitr'], {
+    description: 'How the device came to it: its CSR, a key pair of AWS IoT\'s, brought by somebody, or seen at its first connection.', examples: ['csr']
+  })),
+  caCertificateId: Type.Optional(Type.String({ description: 'The authority that signed it, where that is one of the customer\'s.', examples: [EXAMPLE.caCertificateId] })),
   tokenExpiresAt: Type.Optional(time('When the registration token ends.')),
   claimExpiresAt: Type.Optional(time('Until when a request in progress holds the device.')),
   retiring: Type.Array(Type.String(), { description: 'Certificates that were replaced and are being ended.' }),
@@ -38,6 +42,7 @@ const EXAMPLE_DEVICE: Static<typeof DeviceAnswer> = {
   certificateId: EXAMPLE.certificateId,
   certificateArn: EXAMPLE.certificateArn,
   notAfter: EXAMPLE.notAfter,
+  way: 'csr',
   retiring: [],
   history: [
     { at: '2026-11-19T16:20:00.000Z', event: 'registered', requestId: 'line-7:000123' },
@@ -135,14 +140,16 @@ function answerOf (device: Device): Static<typeof DeviceAnswer> {
     ...(certificate && { thingName: certificate.thingName }),
     product,
     state,
-    ...(certificate && {
-      certificateId: certificate.certificateId, certificateArn: certificate.certificateArn, notAfter: iso(certificate.notAfter)
-    }),
+    ...(certificate && factsOf(certificate)),
     ...(tokenExpiresAt !== undefined && { tokenExpiresAt: iso(tokenExpiresAt) }),
     ...(claim && { claimExpiresAt: iso(claim.claimExpiresAt) }),
     retiring: [...retiring],
     history: history.map(({ at, ...entry }) => ({ at: iso(at), ...entry }))
   }
+}
+
+function factsOf ({ certificateId, certificateArn, notAfter, way, caCertificateId }: Certificate) {
+  return { certificateId, certificateArn, notAfter: iso(notAfter), way, ...(caCertificateId !== undefined && { caCertificateId }) }
 }
 
 /** The revision to insist on; `*` stands for any. */

@@ -15,6 +15,7 @@ const Report = Type.Object({
   })),
   backlog: Type.Integer({ description: 'Unfinished devices left, up to one batch.' }),
   drift: Type.Integer({ description: 'Recent certificates whose state in AWS IoT and in the registry differ.' }),
+  pendingActivation: Type.Integer({ description: 'Certificates that wait for their activation (JITR), up to one batch.' }),
   complete: Type.Boolean({ description: 'False when the bound on pages ended the look at recent certificates.' })
 }, {
   description: 'What was done, or would be.',
@@ -22,6 +23,7 @@ const Report = Type.Object({
     actions: [{ step: 'finish-issued', outcome: 'would', serialNumber: EXAMPLE.serialNumber, certificateId: EXAMPLE.certificateId }],
     backlog: 0,
     drift: 0,
+    pendingActivation: 0,
     complete: true
   }]
 })
@@ -48,5 +50,8 @@ export async function reconcileRoutes (base: FastifyInstance, { reconcile }: Rec
   app.post('/v1/reconcile', {
     config: { access: ['operator'], errors: [...REGISTRY_FAILURES, ...AWS_IOT_FAILURES] },
     schema: RECONCILE
-  }, ({ id: requestId, body, caller }) => reconcile({ requestId, dryRun: body.dryRun ?? false, caller }))
+  }, async ({ id: requestId, body, caller }) => {
+    const { pendingSince, ...report } = await reconcile({ requestId, dryRun: body.dryRun ?? false, caller })
+    return { ...report, pendingActivation: pendingSince.length }
+  })
 }

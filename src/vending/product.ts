@@ -1,5 +1,6 @@
 import { CvmError } from '../errors.ts'
 import type { Csr } from '../x509/csr.ts'
+import type { ATTRIBUTE_TYPES } from '../x509/names.ts'
 import type { Thing } from './control-plane.ts'
 import { DEFAULT_PRODUCT, type Device } from './device.ts'
 
@@ -29,6 +30,12 @@ export interface Product {
   keyTypes: readonly (typeof KEY_TYPES[number])[]
   minRsaBits: number
   subject: typeof SUBJECT_RULES[number]
+  /** Where the subject of a certificate that was made elsewhere says the serial number. */
+  serialNumberFrom: keyof typeof ATTRIBUTE_TYPES
+  /** Whether its devices may have certificates that they signed themselves. */
+  selfSigned: boolean
+  /** Whether a device that nobody has registered may become one of it, by a certificate of an authority (JITR). */
+  openEnrolment: boolean
   thingNameTemplate: string
   renewAfterMs: number
   replayWindowMs: number
@@ -96,12 +103,18 @@ function thingNameOf ({ thingNameTemplate }: Product, serialNumber: string): str
   return thingNameTemplate.replace(SERIAL_NUMBER_HERE, () => serialNumber)
 }
 
-function refusalOfCsr ({ keyTypes, minRsaBits, subject }: Product, { keyType, commonName }: Csr): CvmError | undefined {
+/** Why the product does not take a kind of key, in words; undefined where it does. */
+export function faultOfKey ({ keyTypes, minRsaBits }: Product, keyType: string): string | undefined {
   const rsaBits = keyType.startsWith('RSA-') ? Number(keyType.slice('RSA-'.length)) : undefined
-  if (!keyTypes.some(type => type === (rsaBits === undefined ? keyType : 'RSA')) || (rsaBits ?? Infinity) < minRsaBits) {
-    const allowed = keyTypes.map(type => type === 'RSA' ? `RSA of at least ${minRsaBits} bits` : type).join(', ')
-    return refused('key-type-not-allowed-by-product', `The product of the device takes keys of ${allowed}, not ${keyType}.`)
-  }
+  if (keyTypes.some(type => type === (rsaBits === undefined ? keyType : 'RSA')) && (rsaBits ?? Infinity) >= minRsaBits) return undefined
+  const allowed = keyTypes.map(type => type === 'RSA' ? `RSA of at least ${minRsaBits} bits` : type).join(', ')
+  return `The product of the device takes keys of ${allowed}, not ${keyType}.`
+}
+
+function refusalOfCsr (product: Product, { keyType, commonName }: Csr): CvmError | undefined {
+  const { subject } = product
+  const fault = faultOfKey(product, keyType)
+  if (fault) return refused('key-type-not-allowed-by-product', fault)
   if (subject === 'serial-number' && commonName === undefined) {
     return refused('common-name-required-by-product', 'The common name in the subject must be the serial number of the device.')
   }

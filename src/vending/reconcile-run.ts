@@ -1,3 +1,4 @@
+import type { Activated } from './activated.ts'
 import type { CertificateHolds } from './certificate-holds.ts'
 import type { ControlPlane } from './control-plane.ts'
 import type { Device } from './device.ts'
@@ -11,7 +12,7 @@ export const CLOCK_SKEW_MS = 2_000
 /** What reconcile does about a device or a certificate. */
 export const RECONCILE_STEPS = [
   'finish-operation', 'repair-certificate', 'finish-issued', 'free-expired-claim', 'abandon-issued', 'mark-revoked',
-  'finish-renewal', 'abandon-renewal', 'dispose-retired', 'delete-orphan', 'report-drift'
+  'finish-renewal', 'abandon-renewal', 'activate-pending', 'dispose-retired', 'delete-orphan', 'report-drift'
 ] as const
 export type ReconcileStep = typeof RECONCILE_STEPS[number]
 
@@ -30,6 +31,8 @@ export interface ReconcileReport {
   backlog: number
   /** Certificates whose state in AWS IoT and in the registry differ; 0 expected. */
   drift: number
+  /** When each certificate that waits for its activation was first seen, up to one batch; epoch milliseconds. */
+  pendingSince: number[]
   /** False when the bound on pages ended the look at recent certificates. */
   complete: boolean
 }
@@ -46,6 +49,8 @@ export interface ReconcileDeps {
   finish: (device: Device, requestId: string) => Promise<boolean>
   /** Finishes a renewal that was confirmed. */
   swap: (device: Device, requestId: string) => Promise<Device>
+  /** Judges a certificate that waits for its activation; absent where that is not this service's. */
+  activate: ((certificateId: string, requestId: string) => Promise<Activated>) | undefined
   newHoldId: () => string
   now: () => number
   deadline: () => AbortSignal

@@ -2,6 +2,7 @@ import { makeAwsAgree } from './agreement.ts'
 import type { Device } from './device.ts'
 import { CERTIFICATE_STATUS, compareRecent } from './drift.ts'
 import { findOrphans } from './orphans.ts'
+import { pendingSince, tendPending } from './pending-activation.ts'
 import { tendRenewal } from './renewal-leftovers.ts'
 import {
   CLOCK_SKEW_MS, type ReconcileDeps, type ReconcileReport, type ReconcileRequest, type ReconcileRun, author, note, textOf, write
@@ -9,24 +10,25 @@ import {
 
 /**
  * Finishes or undoes what crashes left (DESIGN section 4), for devices whose claim has expired: finishes `ISSUED`, frees `ISSUING`,
- * ends certificates that were replaced, deletes certificates that were made and never recorded, and counts where AWS IoT and the
- * registry differ. Its cost grows with unfinished work and recent certificates, never with the table. Safe to run at any time and
- * twice at once; a device that fails is reported and does not keep the others waiting.
+ * ends certificates that were replaced, deletes certificates that were made and never recorded, judges those that wait for their
+ * activation (JITR), and counts where AWS IoT and the registry differ. Its cost grows with unfinished work and recent certificates,
+ * never with the table. Safe to run at any time and twice at once; a device that fails is reported and does not keep the others waiting.
  */
 export async function reconcile (request: ReconcileRequest, deps: ReconcileDeps): Promise<ReconcileReport> {
   const run: ReconcileRun = { ...deps, request, actions: [] }
-  const waiting = await run.devices.list(run.now() - CLOCK_SKEW_MS, run.batch)
+  const unfinished = await run.devices.list(run.now() - CLOCK_SKEW_MS, run.batch)
   const suspected: Device[] = []
-  for (const device of waiting) {
+  for (const device of unfinished) {
     if (request.stop?.aborted) break
     const tended = await tend(run, device)
     if (tended?.suspicion) suspected.push(tended)
     else if (tended && !request.dryRun) await run.devices.settle(tended)
   }
   const looked = await findOrphans(run, suspected)
+  await tendPending(run)
   const compared = await compareRecent(run)
-  const backlog = await run.devices.count(run.now(), run.batch)
-  return { actions: run.actions, backlog, drift: compared.drift, complete: looked.complete && compared.complete }
+  const [backlog, waiting] = await Promise.all([run.devices.count(run.now(), run.batch), pendingSince(run)])
+  return { actions: run.actions, backlog, drift: compared.drift, pendingSince: waiting, complete: looked.complete && compared.complete }
 }
 
 /** Brings one device to rest and ends its replaced certificates; undefined where it must be looked at again. */

@@ -1,24 +1,28 @@
-// The README's "Your own CA", typed as it stands there, with openssl's CA.
-import t from 'tap'
-import { CLI, folder } from './processes.ts'
-import { onEachEngine, startService } from './service-process.ts'
-import { tool } from './tools.ts'
-import { commandsOf } from './transcript.ts'
+// The README on certificates of one's own, typed as it stands there: an authority, certificates made elsewhere, and those seen for the
+// first time, which is the document on just-in-time registration from top to bottom.
+import { symlinkSync } from 'node:fs'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { folder } from './processes.ts'
+import { onBestEngine, startService } from './service-process.ts'
+import { hasMosquitto, hasTool } from './tools.ts'
+import { typeInto } from './transcript.ts'
 
-t.setTimeout(300_000)
+t.setTimeout(400_000)
 
-await onEachEngine(t, async (t, engine) => {
+await onBestEngine(t, async (t, engine) => {
   const service = await startService(t, engine)
   const dir = folder(t)
-  const env = { PATH: process.env['PATH'] ?? '', CVM_LOCAL_DIR: service.dir, XDG_CONFIG_HOME: dir, AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: 'true' }
-  const commands = commandsOf('own-ca')
-  t.ok(commands.length > 5, 'the README has it')
-  // Each in a shell of its own, so that what it prints is known: the variable of one is for those after it.
-  const cvm = `cvm () { '${process.execPath}' '${CLI}' "$@"; }`
-  const variable = commands.flatMap(({ command }) => /^CA=.*$/m.exec(command)?.[0] ?? [])[0] ?? ''
-  for (const [n, { command, prints }] of commands.entries()) {
-    const script = [cvm, ...n > 0 ? [variable] : [], command].join('\n')
-    const { stdout, stderr } = await tool('bash', ['--norc', '-c', script], undefined, { cwd: dir, env, timeout: 120_000 })
-    t.match(stdout + stderr, prints, command.trim())
-  }
+  symlinkSync(service.dir, join(dir, '.cvm'))
+  await t.test('an authority', t => typed(t, 'own-ca', dir))
+  await t.test('certificates made elsewhere', t => typed(t, 'made-elsewhere', dir))
+  const has = (name: string, argument: string, source: string) => hasTool(t, [name, argument], source, 'the document on just-in-time registration')
+  const isHere = await hasMosquitto(t) && await has('aws', '--version', 'pip: awscli') && await has('jq', '--version', 'Debian: jq')
+  if (isHere) await t.test('certificates seen for the first time', t => typed(t, 'jitr', dir))
 })
+
+async function typed (t: Test, name: string, cwd: string): Promise<void> {
+  const commands = await typeInto(name, { cwd, localDir: join(cwd, '.cvm'), timeout: 240_000 })
+  t.ok(commands.length > 5, 'the README has it')
+  for (const { command, prints, printed } of commands) t.match(printed, prints, command)
+}

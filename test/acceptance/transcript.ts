@@ -1,7 +1,8 @@
 // The README's transcripts: commands to be typed, with what each must print behind its `#`.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { ROOT } from './processes.ts'
+import { CLI, ROOT } from './processes.ts'
+import { tool } from './tools.ts'
 
 export const README = readFileSync(join(ROOT, 'README.md'), 'utf8')
 
@@ -19,4 +20,18 @@ export function commandsOf (name: string): { command: string, prints: RegExp }[]
     open = ''
   }
   return commands
+}
+
+const MARK = '@@@ typed @@@'
+
+/** Types the commands of a transcript into one shell, where `cvm` is a command, and gives what each printed. */
+export async function typeInto (name: string, { cwd, localDir, timeout }: { cwd: string, localDir: string, timeout: number }) {
+  const commands = commandsOf(name)
+  const env = {
+    PATH: process.env['PATH'] ?? '', CVM_LOCAL_DIR: localDir, XDG_CONFIG_HOME: cwd, AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: 'true'
+  }
+  const script = ['exec 2>&1', `cvm () { '${process.execPath}' '${CLI}' "$@"; }`, ...commands.map(({ command }) => `${command}\necho '${MARK}'`)].join('\n')
+  const { stdout } = await tool('bash', ['--norc', '-c', script], undefined, { cwd, env, timeout })
+  const printed = stdout.split(MARK)
+  return commands.map(({ command, prints }, n) => ({ command: command.trim(), prints, printed: printed[n] ?? '' }))
 }

@@ -203,7 +203,8 @@ async function observed () {
   const nobody = {
     authorities: new ModelAuthorities(),
     authoritySettings: new ModelAuthoritySettings(),
-    crlSource: { fetch: async () => undefined }
+    crlSource: { fetch: async () => undefined },
+    destinations: { confirm: async () => { throw new CvmError('aws-iot-unavailable') } }
   }
   const parts = { config: readConfig({}), log, audit, metrics, ...ports, ...planes, ...nobody, shadows, hashToken, products }
   const useCases = observedUseCases(parts)
