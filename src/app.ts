@@ -26,6 +26,7 @@ import { buildOps } from './ops.ts'
 import { apiDocs } from './plugins/api-docs.ts'
 import { authenticate } from './plugins/authenticate.ts'
 import { callerGone } from './plugins/caller-gone.ts'
+import { clientCertificate } from './plugins/client-certificate.ts'
 import { canonicalHeaders } from './plugins/canonical-headers.ts'
 import { drain } from './plugins/drain.ts'
 import { answerUnreadable, errorFacts, errorHandler, sendFrameworkError } from './plugins/error-handler.ts'
@@ -140,6 +141,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const service = Fastify(serverOptions(config, surroundings))
   service.addHook('onRequest', async (request, reply) => { reply.header('x-request-id', request.id) })
   await service.register(canonicalHeaders)
+  await service.register(clientCertificate, { from: config.ALB_MTLS === 'passthrough' ? 'balancer' : 'socket', proxies: config.TRUST_PROXY_CIDRS })
   await service.register(drain)
   await service.register(callerGone)
   await service.register(requestMetrics, { metrics })
@@ -177,7 +179,14 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   await service.register(vendRoutes, { ...vended, vend: useCases.vend })
   await service.register(renewRoutes, { ...vended, renew: useCases.renew, confirm: useCases.confirm })
   await service.register(registerCertificateRoutes, { ...vended, registerCertificate: useCases.registerCertificate })
-  await service.register(estRoutes, { vend: useCases.vend, products, rootCaPem })
+  await service.register(estRoutes, {
+    vend: useCases.vend,
+    renew: useCases.renew,
+    findByCertificate: certificateId => catalog.findByCertificate(certificateId),
+    find: serialNumber => registry.find(serialNumber),
+    products,
+    rootCaPem
+  })
   await service.register(batchRoutes, {
     ...vended, open: useCases.openBatch, atOnce: config.BATCH_AT_ONCE, onLine: status => metrics.batchLines.inc({ status })
   })
@@ -230,7 +239,8 @@ function serverOptions (config: Config, { log, tls }: Surroundings): FastifyServ
     loggerInstance: log,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
     childLoggerFactory: (parent, bindings, options) => parent.child(bindings, { ...options, serializers: { err: errorFacts } }),
-    ...(tls ? { https: { ...tls, minVersion: 'TLSv1.2', ...limits } } : { http: limits }),
+    // Anybody's certificate: it only shows which key the client has.
+    ...(tls ? { https: { ...tls, minVersion: 'TLSv1.2', requestCert: true, rejectUnauthorized: false, ...limits } } : { http: limits }),
     bodyLimit: 16_384,
     requestTimeout: 15_000,
     handlerTimeout: config.CLAIM_LIFETIME_MS,

@@ -75,6 +75,8 @@ export function readConfig (
   }
   expect(isPair(settings), 'TLS_CERT_FILE and TLS_KEY_FILE must hold a certificate and its unencrypted private key, in PEM')
   for (const cidr of cidrs) expect(isCidr(cidr), `TRUST_PROXY_CIDRS must hold networks such as 10.0.0.0/16, not ${JSON.stringify(cidr)}`)
+  expect(settings.ALB_MTLS === 'off' || cidrs.length > 0, 'ALB_MTLS=passthrough needs TRUST_PROXY_CIDRS: the header of client certificates is believed from there alone')
+  expect(settings.ALB_MTLS === 'off' || !settings.TLS_CERT_FILE, 'ALB_MTLS=passthrough is for where the load balancer ends TLS, not TLS_CERT_FILE')
   for (const entry of keys) expect(API_KEY.test(entry), 'API_KEYS must hold entries name:role:hash as `cvm keys create` prints them')
   faults.push(...oidcFaults(settings))
   for (const entry of quotas) expect(isQuota(entry), `AWS_IOT_QUOTAS must hold AWS IoT operations and calls a second, such as AttachPolicy=30, not ${JSON.stringify(entry)}`)

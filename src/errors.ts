@@ -18,6 +18,7 @@ const TABLE = {
   'proof-rejected': entry(401, 'The proof is rightly signed, but not for this', 'Make a new proof that follows `detail`; `reason` is stable.'),
   unauthenticated: entry(401, 'The API key or token is missing, unknown or expired', 'Send `Authorization: Bearer` with a valid API key or token.'),
   'event-not-authentic': entry(401, 'The event does not carry the secret', 'Let the AWS IoT rule send the header `X-Jitr-Secret` with the value of `JITR_SECRET`.'),
+  'client-certificate-required': entry(403, 'A TLS client certificate is required', 'Connect with the present certificate of the device and its key, to where client certificates are asked for.'),
   'device-disabled': entry(403, 'The device is disabled', 'Ask the operator to enable it.'),
   'device-revoked': entry(403, 'The device is revoked', 'Ask the operator to reset it, which gives it a new token.'),
   'certificate-expired': entry(403, 'The certificate has expired', 'Ask the operator to reset the device, which gives it a new token.'),

@@ -25,6 +25,7 @@ export const SETTINGS = Type.Object({
   TLS_CERT_FILE: text('', 'certificate chain (PEM) when TLS ends here; with `TLS_KEY_FILE`'),
   TLS_KEY_FILE: text('', 'private key (PEM) when TLS ends here; with `TLS_CERT_FILE`'),
   TRUST_PROXY_CIDRS: text('', 'networks of the load balancer, comma-separated; whose `X-Forwarded-For` is believed'),
+  ALB_MTLS: Type.Enum(['off', 'passthrough'], { default: 'off', description: 'where TLS client certificates (EST) come from: the TLS that ends here, or the load balancer in passthrough mode, by its header; with `TRUST_PROXY_CIDRS`' }),
   AWS_REGION: text('us-east-1', 'region of AWS IoT and DynamoDB'),
   AWS_ENDPOINT_URL_DYNAMODB: text('', 'another DynamoDB endpoint; local mode then starts none of its own'),
   AWS_ENDPOINT_URL_IOT: text('', 'another AWS IoT endpoint'),

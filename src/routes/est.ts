@@ -1,10 +1,12 @@
 import { createPrivateKey } from 'node:crypto'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { CvmError, ERRORS, type ErrorCode } from '../errors.ts'
+import type { Device } from '../vending/device.ts'
 import { SERIAL_NUMBER } from '../vending/names.ts'
 import type { Products } from '../vending/product.ts'
+import type { RenewRequest, Renewed } from '../vending/renew.ts'
 import type { VendRequest, Vended } from '../vending/vend-steps.ts'
-import { checkCsr } from '../x509/csr.ts'
+import { checkCsr, commonNameOf } from '../x509/csr.ts'
 import { csrAttributes } from '../x509/csr-attributes.ts'
 import { readEstCsr } from '../x509/est-body.ts'
 import { decodePem } from '../x509/pem.ts'
@@ -18,12 +20,17 @@ const PENDING: readonly ErrorCode[] = ['aws-iot-throttled', 'aws-iot-unavailable
 
 export interface EstRoutesOptions {
   vend: (request: VendRequest & { address: string }) => Promise<Vended>
+  renew: (request: RenewRequest & { address: string }) => Promise<Renewed>
+  /** The device that has the certificate now; may lag behind. */
+  findByCertificate: (certificateId: string) => Promise<Device | undefined>
+  find: (serialNumber: string) => Promise<Device | undefined>
   products: Products
   /** What devices verify AWS IoT with, in PEM. */
   rootCaPem: string
 }
 
-interface Enrollee { serialNumber: string, registrationToken: string }
+/** By HTTP Basic, or by the certificate of their TLS connection. */
+interface Enrollee { serialNumber?: string, registrationToken?: string, certificateId?: string }
 
 type EstRequest = FastifyRequest<{ Params: { label?: string }, Body: string }>
 
@@ -45,11 +52,14 @@ export async function estRoutes (base: FastifyInstance, options: EstRoutesOption
   })
 
   async function operations (app: FastifyInstance): Promise<void> {
-    const identify = async (request: FastifyRequest, reply: FastifyReply) => {
-      request.enrollee = credentialsOf(request.headers.authorization)
-      await app.limitSerialNumber(request.enrollee.serialNumber, request, reply)
+    const identify = (how: 'token' | 'certificate' | 'either') => async (request: FastifyRequest, reply: FastifyReply) => {
+      // The token goes before a certificate where both come: it is what the client was told to send.
+      const certificateId = how === 'token' || (how === 'either' && request.headers.authorization) ? undefined : request.clientCertificateId()
+      if (certificateId === undefined && how === 'certificate') throw new CvmError('client-certificate-required')
+      request.enrollee = certificateId === undefined ? credentialsOf(request.headers.authorization) : { certificateId }
+      await app.limitSerialNumber(certificateId ?? request.enrollee.serialNumber ?? '', request, reply)
     }
-    const ofDevices = { config: { access: 'device' as const }, preHandler: identify }
+    const ofDevices = (...how: Parameters<typeof identify>) => ({ config: { access: 'device' as const }, preHandler: identify(...how) })
 
     app.get('/cacerts', { config: { access: 'anyone' } }, async (_request, reply) => base64(reply).send(certificates(options.rootCaPem)))
 
@@ -59,12 +69,21 @@ export async function estRoutes (base: FastifyInstance, options: EstRoutesOption
       return attributes ? base64(reply, 'application/csrattrs').send(base64Lines(attributes)) : reply.code(204).send()
     })
 
-    app.post('/simpleenroll', ofDevices, async (request, reply) => {
-      const vended = await options.vend({ ...askedBy(request as EstRequest), certificateSigningRequest: readEstCsr(request.body) })
-      return base64(secret(reply)).send(certificates(vended.certificate.certificatePem))
+    app.post('/simpleenroll', ofDevices('either'), async (request, reply) => {
+      const certificateSigningRequest = readEstCsr(request.body)
+      const { certificate } = request.enrollee?.certificateId === undefined
+        ? await options.vend({ ...askedBy(request as EstRequest), certificateSigningRequest })
+        : await renewShown(request as EstRequest, request.enrollee.certificateId, certificateSigningRequest)
+      return base64(secret(reply)).send(certificates(certificate.certificatePem))
     })
 
-    app.post('/serverkeygen', ofDevices, async (request, reply) => {
+    app.post('/simplereenroll', ofDevices('certificate'), async (request, reply) => {
+      const { certificateId = '' } = request.enrollee ?? {}
+      const { certificate } = await renewShown(request as EstRequest, certificateId, readEstCsr(request.body))
+      return base64(secret(reply)).send(certificates(certificate.certificatePem))
+    })
+
+    app.post('/serverkeygen', ofDevices('token'), async (request, reply) => {
       const asked = askedBy(request as EstRequest)
       // Its key is not certified (RFC 7030 section 4.4.1), but it may not name another device either.
       checkCsr(readEstCsr(request.body), asked)
@@ -72,6 +91,26 @@ export async function estRoutes (base: FastifyInstance, options: EstRoutesOption
       if (!keyPair) throw new Error('a key-generating vend ended without a key pair')
       return secret(reply).type(`multipart/mixed; boundary=${BOUNDARY}`).send(keyAndCertificate(keyPair.privateKey, certificate.certificatePem))
     })
+  }
+
+  /**
+   * By the id of the certificate that was shown, never by a name: what the CSR calls itself only says whose row to look at, for a
+   * certificate that the index does not know, or not any more.
+   */
+  async function renewShown (request: EstRequest, certificateId: string, certificateSigningRequest: string): Promise<Renewed> {
+    const { params: { label }, id: requestId, ip: address } = request
+    const device = await options.findByCertificate(certificateId) ?? await named(certificateSigningRequest)
+    const isIts = device !== undefined && [device.certificate?.certificateId, device.renewedFrom].includes(certificateId)
+    if (!isIts) throw new CvmError('device-not-authorized', { detail: 'The certificate of the connection is not the present one of a device.' })
+    if (label !== undefined && label !== device.product) throw new CvmError('product-mismatch')
+    const { serialNumber } = device
+    const proof = { kind: 'tls', certificateId } as const
+    return await options.renew({ serialNumber, certificateSigningRequest, proof, swap: 'at-once', requestId, address })
+  }
+
+  async function named (certificateSigningRequest: string): Promise<Device | undefined> {
+    const serialNumber = commonNameOf(certificateSigningRequest) ?? ''
+    return new RegExp(SERIAL_NUMBER).test(serialNumber) ? await options.find(serialNumber) : undefined
   }
 
   /** The product that the label names; undefined without a label. */
@@ -83,8 +122,9 @@ export async function estRoutes (base: FastifyInstance, options: EstRoutesOption
 }
 
 function askedBy ({ enrollee, params: { label }, id, ip }: EstRequest) {
-  if (!enrollee) throw new Error('nobody was identified')
-  return { ...enrollee, ...label !== undefined && { product: label }, requestId: id, address: ip }
+  const { serialNumber, registrationToken } = enrollee ?? {}
+  if (serialNumber === undefined || registrationToken === undefined) throw new Error('nobody was identified')
+  return { serialNumber, registrationToken, ...label !== undefined && { product: label }, requestId: id, address: ip }
 }
 
 /** Some clients name no type at all, though RFC 7030 section 4.2.1 wants it named. */
@@ -95,7 +135,7 @@ async function readBody ({ headers }: FastifyRequest, body: string): Promise<str
 }
 
 /** Serial number and registration token by HTTP Basic; the user name ends at the first colon (RFC 7617 section 2). */
-function credentialsOf (authorization = ''): Enrollee {
+function credentialsOf (authorization = ''): { serialNumber: string, registrationToken: string } {
   const [, base64 = ''] = /^Basic +([A-Za-z0-9+/=]{1,1024})$/i.exec(authorization) ?? []
   const [, serialNumber = '', registrationToken = ''] = /^([^:]*):([^]*)$/.exec(Buffer.from(base64, 'base64').toString()) ?? []
   const isToken = registrationToken.length > 0 && registrationToken.length <= 256
@@ -139,7 +179,7 @@ function answerFailure (error: CvmError) {
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** Who asks, by HTTP Basic. */
+    /** Who asks. */
     enrollee: Enrollee | null
   }
 }

@@ -37,6 +37,11 @@ const PEM_REASONS: Readonly<Record<PemError['fault'], CsrRefusal>> = {
   'not-canonical': 'pem-not-canonical'
 }
 
+/** The common name that a CSR claims, before anything about it is checked. @throws {CvmError} `csr-rejected`. */
+export function commonNameOf (pem: string): string | undefined {
+  return nameAttributes(requestOf(derOf(pem)).subject)?.find(isCommonName)?.text
+}
+
 /**
  * Checks a CSR as far as it can be checked without asking anybody: strict PEM and DER, key and signature rules, subject, and proof
  * of possession. Requested extensions are let through unread: AWS IoT is not known to copy any.

@@ -24,7 +24,8 @@ await onEachEngine(t, async (t, engine) => {
     const recipe = RECIPE.replaceAll('.cvm/', `${service.dir}/`).replaceAll('https://localhost:8443', service.serviceUrl)
     const { code, stderr } = await tool('bash', ['--norc', '-e', '-c', recipe], undefined, { cwd: dir, env })
     t.equal(code, 0, `it ends well ${stderr}`)
-    await works(t, service, serialNumber, join(dir, 'device.crt'), join(dir, 'device.key'))
+    await works(t, service, serialNumber, join(dir, 'next.crt'), join(dir, 'next.key'))
+    if (isMqtt) t.not((await publish(service, serialNumber, join(dir, 'device.crt'), join(dir, 'device.key'))).code, 0, 'the one before is let in no more')
   })
 
   await t.test('GlobalSign\'s estclient', { skip: hasEstclient ? false : 'no estclient on this machine' }, async t => {
@@ -44,6 +45,15 @@ await onEachEngine(t, async (t, engine) => {
     }
     t.equal(readFileSync(join(dir, 'again.crt'), 'utf8'), readFileSync(join(dir, 'device.crt'), 'utf8'), 'the same again')
     await works(t, service, serialNumber, join(dir, 'device.crt'), keyFile)
+
+    await keyAndCsr(dir, serialNumber, 'P-256', 'next')
+    const pair = ['-certs', 'device.crt', '-key', 'device.key']
+    const reenrolled = await estclient('reenroll', ...pair, '-csr', 'next.csr', '-out', 'next.crt')
+    t.equal(reenrolled.code, 0, reenrolled.stderr)
+    await works(t, service, serialNumber, join(dir, 'next.crt'), join(dir, 'next.key'))
+    await keyAndCsr(dir, serialNumber, 'P-256', 'another')
+    const late = await estclient('reenroll', ...pair, '-csr', 'another.csr', '-out', 'another.crt')
+    t.match(late, { code: 1, stderr: /do not match a device/ }, 'the one before gets no other certificate')
 
     const generated = await newDevice(t, service)
     const made = await tool('estclient', [
@@ -65,7 +75,11 @@ async function newDevice (t: Test, service: ServiceProcess) {
 async function works (t: Test, service: ServiceProcess, serialNumber: string, certFile: string, keyFile: string): Promise<void> {
   t.equal(await publicKeyOf({ certificate: readFileSync(certFile, 'utf8') }), await publicKeyOf({ keyFile }), 'for this key')
   if (!isMqtt) return
-  const files = { certFile, keyFile, caFile: service.rootCa, endpoint: new URL(service.mqttUrl).host }
-  const { code, stderr } = await mosquitto('mosquitto_pub', files, ['-i', serialNumber, '-t', `devices/${serialNumber}/hello`, '-q', '1', '-m', 'hello'])
+  const { code, stderr } = await publish(service, serialNumber, certFile, keyFile)
   t.equal(code, 0, `mosquitto_pub publishes ${stderr}`)
+}
+
+function publish (service: ServiceProcess, serialNumber: string, certFile: string, keyFile: string): Promise<Ended> {
+  const files = { certFile, keyFile, caFile: service.rootCa, endpoint: new URL(service.mqttUrl).host }
+  return mosquitto('mosquitto_pub', files, ['-i', serialNumber, '-t', `devices/${serialNumber}/hello`, '-q', '1', '-m', 'hello'])
 }
