@@ -79,6 +79,7 @@ export function createMetrics (build: { version: string, node: string }) {
   new Gauge({ name: 'cvm_build_info', help: 'Always 1; version and runtime as labels', labelNames: ['version', 'node'], registers }).set(build, 1)
   for (const limit of ['address', 'serial']) metrics.rateLimited.inc({ limit }, 0)
   for (const status of ['vended', 'replayed', 'refused', 'failed']) metrics.batchLines.inc({ status }, 0)
+  for (const what of ['certificate', 'claim']) metrics.leftovers.inc({ what }, 0)
   for (const step of ['renew', 'confirm']) metrics.renewals.inc({ step, outcome: 'renewed' }, 0)
   for (const step of RECONCILE_STEPS) {
     for (const outcome of ['done', 'later', 'failed']) metrics.reconcileActions.inc({ step, outcome }, 0)

@@ -19,7 +19,7 @@ interface AlertTest { alert_rule_test?: { alertname: string, exp_alerts?: object
 const FOLDER = join(ROOT, 'infra/prometheus')
 const TESTS = ['alerts.test.yml', 'alerts-of-days.test.yml']
 /** Labels that Prometheus or a rule gives; the rest are the metric's own. */
-const TARGET_LABELS = ['job', 'instance']
+const TARGET_LABELS = ['job', 'instance', 'le']
 
 const read = <T>(file: string) => parse(readFileSync(join(FOLDER, file), 'utf8')) as T
 const rules = ['recording-rules.yml', 'alerts.yml'].flatMap(file => read<RuleFile>(file).groups).flatMap(group => group.rules)
@@ -84,8 +84,9 @@ await t.test('they read what the service says', async t => {
 })
 
 await t.test('the objective is about what devices ask, and nothing else', async t => {
-  const { expr = '' } = rules.find(({ record }) => record === 'job:cvm_device_requests:rate5m') ?? {}
-  const [, pattern = ''] = /route=~"(.+?)"/.exec(expr) ?? []
+  const patterns = rules.flatMap(({ expr }) => [...expr.matchAll(/route=~"(.+?)"/g)].map(([, pattern = '']) => pattern))
+  const [pattern = ''] = patterns
+  t.strictSame(new Set(patterns), new Set([pattern]), 'wherever it stands')
   const route = new RegExp(`^(${pattern.replaceAll('\\\\', '\\')})$`)
   for (const [, path = '', who = ''] of await accessRows()) t.equal(route.test(path.replaceAll('`', '')), who === 'device', `${path} is for ${who}`)
 })
