@@ -126,6 +126,7 @@ async function startPrometheus (t: Test, opsUrl: string) {
   const args = [`--config.file=${join(dir, 'prometheus.yml')}`, `--storage.tsdb.path=${join(dir, 'data')}`, '--web.listen-address=127.0.0.1:0']
   const { said } = start(t, 'prometheus', args, {})
   const [, address = ''] = await said(output => /msg="Listening on" address=(\S+)/.exec(output) ?? undefined)
+  if (!await until(async () => (await fetch(`http://${address}/-/ready`)).ok, PATIENCE_MS)) throw new Error('Prometheus does not become ready')
   return async <T>(path: string, parameters: Record<string, string>): Promise<T> =>
     await (await fetch(`http://${address}/api/v1/${path}?${new URLSearchParams(parameters)}`)).json() as T
 }
