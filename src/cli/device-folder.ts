@@ -69,6 +69,17 @@ export async function writePrivateKey (folder: string, pem: string): Promise<voi
   }
 }
 
+/** Replaces the private key, at once, with mode 0600; it is on disk when this returns. */
+export async function replacePrivateKey (folder: string, pem: string): Promise<void> {
+  await rename(await writeAside(folder, pem, 0o600), join(folder, FILES.privateKey))
+  await flush(folder)
+}
+
+/** Writes a file that appears whole or not at all. */
+export async function writeFile (folder: string, name: string, text: string): Promise<void> {
+  await rename(await writeAside(folder, text, 0o644), join(folder, name))
+}
+
 /** Replaces certificate, root CA and facts, each at once; the facts come last, so that their presence means a complete folder. */
 export async function writeCertificate (folder: string, certificatePem: string, rootCaPem: string, facts: DeviceFacts): Promise<void> {
   const texts = [[FILES.certificate, certificatePem], [FILES.rootCa, rootCaPem], [FILES.device, `${JSON.stringify(facts, null, 2)}\n`]] as const
@@ -102,6 +113,12 @@ export function factsOf (value: Record<string, unknown>, origin: string): Device
   const missing = Object.entries(facts).filter(([, fact]) => typeof fact !== 'string' || fact === '').map(([name]) => name)
   if (missing.length > 0) throw new Failure(EXIT.failed, `${origin} lacks ${missing.join(', ')}`)
   return facts as DeviceFacts
+}
+
+/** For a look at what may not be there: false where it is not. Throws any other error. */
+export function codeOfMissing (error: unknown): false {
+  if (codeOf(error) === 'ENOENT') return false
+  throw error
 }
 
 /** Reads a text file; throws a `Failure` that names the file. */

@@ -5,11 +5,14 @@ import { Command, Option } from 'commander'
 import { isThisMachine } from './client.ts'
 import { FILES, readFacts, readPrivateKey, readText } from './device-folder.ts'
 import { enroll, enrollWithServiceKey } from './enroll.ts'
+import { runAgent } from './agent.ts'
 import { EXIT, Failure } from './failure.ts'
 import { LOCAL_FOLDER, readCredentials } from './local-mode.ts'
 import type { Credentials } from './local-mode.ts'
 import { seconds } from './numbers.ts'
 import { publish } from './publish.ts'
+import { type Renewal, renew } from './renew.ts'
+import { takeOver } from './renewal-folder.ts'
 import { findAddress, withAddress } from './settings.ts'
 
 interface EnrollOptions {
@@ -23,6 +26,8 @@ interface EnrollOptions {
   keysByService?: boolean
   timeout: number
 }
+
+interface RenewOptions { url?: string, ca?: string, dir: string, ifDue?: boolean, audience?: string | undefined, timeout: number }
 
 interface ConnectOptions { dir: string, endpoint?: string, clientId?: string, topic?: string, message: string, timeout: number }
 
@@ -39,6 +44,19 @@ export function deviceCommand (): Command {
     .option('--keys-by-service', 'let AWS IoT make the key pair; not repeatable when its answer is lost')
     .option('--timeout <seconds>', 'how long to go on when the service is away or says "later"', seconds, 120)
     .action(runEnroll)
+  withAddress(command.command('renew'))
+    .description('renew the certificate with a new key; running it again after a failure or a crash goes on where it stopped')
+    .requiredOption('--dir <folder>', 'the folder that `cvm device enroll` wrote')
+    .option('--if-due', 'only once the time to renew has come')
+    .option('--audience <text>', 'what the service wants proofs to be for (default: the endpoint of the device)')
+    .option('--timeout <seconds>', 'how long to go on when the service is away or says "later"', seconds, 120)
+    .action(runRenew)
+  withAddress(command.command('agent'))
+    .description('stay, and renew the certificate whenever it is due, until SIGTERM or Ctrl-C')
+    .requiredOption('--dir <folder>', 'the folder that `cvm device enroll` wrote')
+    .option('--audience <text>', 'what the service wants proofs to be for (default: the endpoint of the device)')
+    .option('--timeout <seconds>', 'how long to go on with one try', seconds, 120)
+    .action(runDeviceAgent)
   command.command('connect')
     .description('connect to AWS IoT over MQTT with the enrolled files and publish one message')
     .requiredOption('--dir <folder>', 'the folder that `cvm device enroll` wrote')
@@ -67,6 +85,35 @@ async function runEnroll (options: EnrollOptions): Promise<void> {
   print(`endpoint        ${device.endpoint}`)
   print(`files           ${Object.values(FILES).map(name => join(options.out, name)).join(' ')}`)
   print(`next            cvm device connect --dir ${options.out}`)
+}
+
+async function runRenew ({ dir: folder, ifDue, audience, timeout, ...options }: RenewOptions): Promise<void> {
+  const facts = await readFacts(folder)
+  if (ifDue === true && facts && Date.parse(facts.renewAfter) > Date.now() && !await takeOver(folder)) {
+    print(`not due         to be renewed after ${facts.renewAfter}`)
+    return
+  }
+  const { certificateId, notAfter, renewAfter } = await renew(await renewalOf({ ...options, dir: folder, timeout, audience }))
+  print(`certificate id  ${certificateId} (new)`)
+  print(`valid until     ${notAfter}, renew after ${renewAfter}`)
+}
+
+async function runDeviceAgent (options: RenewOptions): Promise<void> {
+  const stop = new AbortController()
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stop.abort())
+  const say = (line: string) => print(`${new Date().toISOString()} ${line}`)
+  const facts = await readFacts(options.dir)
+  say(facts ? `watching ${options.dir}: ${facts.serialNumber}, to be renewed after ${facts.renewAfter}` : `watching ${options.dir}`)
+  await runAgent({ ...await renewalOf(options), signal: stop.signal, random: Math.random, say })
+  say('stopped')
+}
+
+async function renewalOf ({ dir: folder, audience, timeout, ...options }: RenewOptions): Promise<Renewal> {
+  const service = await findAddress(options)
+  const patience = {
+    timeoutMs: timeout * 1000, onWait: (ms: number, why: string) => note(`waiting ${(ms / 1000).toFixed(1)} s: ${why}`)
+  }
+  return { service, folder, patience, now: Date.now, ...audience !== undefined && { audience } }
 }
 
 async function runConnect ({ dir, message, timeout, ...options }: ConnectOptions): Promise<void> {

@@ -1,0 +1,76 @@
+import { createPrivateKey } from 'node:crypto'
+import { postUntilAnswered } from './back-off.ts'
+import type { Patience } from './back-off.ts'
+import type { Service } from './client.ts'
+import { type DeviceFacts, readFacts, readPrivateKey, writeCertificate } from './device-folder.ts'
+import { prepare } from './enroll.ts'
+import { EXIT, Failure } from './failure.ts'
+import { discardNext, markConfirmed, nextFolder, takeOver } from './renewal-folder.ts'
+import { makeProof } from './renewal-proof.ts'
+import { checkVended, fingerprintOf } from './vended.ts'
+
+export interface Renewal {
+  readonly service: Service
+  readonly folder: string
+  readonly patience: Patience
+  /** What proofs are for, where it is not the endpoint of the device. */
+  readonly audience?: string
+  readonly now: () => number
+}
+
+/** The pair in the folder, which a proof is made with. */
+interface Pair { readonly facts: DeviceFacts, readonly privateKeyPem: string }
+
+/** What the service says of a new pair that cannot be put into force any more: then it is thrown away, and a new one is made. */
+const GONE: ReadonlySet<string | undefined> = new Set(['renewal-gone', 'device-not-authorized'])
+
+/**
+ * Renews the certificate in a folder, with a new key: asks, stores, confirms with the new key, and puts the new files in the place of the
+ * old ones. Running it again after a crash or a failure at any point goes on where it stopped. Throws a `Failure`.
+ */
+export async function renew (renewal: Renewal): Promise<DeviceFacts> {
+  const { folder } = renewal
+  // Confirmed before a crash: the new pair is the one that works.
+  await takeOver(folder)
+  const present = await pairIn(folder)
+  if (!present) throw new Failure(EXIT.failed, `${folder} holds no enrolled device`, { remedy: `cvm device enroll --out ${folder}` })
+  try {
+    await ask(renewal, present)
+    await confirm(renewal, present)
+  } catch (error) {
+    if (!(error instanceof Failure) || !GONE.has(error.problem.code) || await pairIn(nextFolder(folder)) === undefined) throw error
+    await discardNext(folder)
+    await ask(renewal, present)
+    await confirm(renewal, present)
+  }
+  await markConfirmed(folder)
+  await takeOver(folder)
+  return (await pairIn(folder) as Pair).facts
+}
+
+/** Has a new pair in `next`: the one that an earlier run left there, or a new one. */
+async function ask (renewal: Renewal, { facts, privateKeyPem }: Pair): Promise<void> {
+  const { service, folder, patience, now, audience = facts.endpoint } = renewal
+  const { serialNumber, certificateId } = facts
+  const next = nextFolder(folder)
+  const key = createPrivateKey(privateKeyPem)
+  const { csrPem, privateKeyPem: nextKeyPem } = await prepare(next, serialNumber, key.asymmetricKeyType === 'rsa' ? 'rsa' : 'ec')
+  if (await readFacts(next) !== undefined) return
+  const proof = await makeProof({ key, certificateId, audience, now: now(), csrPem })
+  const { body } = await postUntilAnswered(service, 'v1/certificates/renew', { serialNumber, certificateSigningRequest: csrPem, proof }, patience)
+  const vended = checkVended(body, serialNumber, fingerprintOf(nextKeyPem))
+  await writeCertificate(next, vended.certificatePem, vended.rootCaPem, vended.facts)
+}
+
+/** Puts the new certificate into force. The same again says the same, so that a lost answer does no harm. */
+async function confirm (renewal: Renewal, present: Pair): Promise<void> {
+  const { service, folder, patience, now, audience = present.facts.endpoint } = renewal
+  const { facts: { certificateId, serialNumber }, privateKeyPem } = await pairIn(nextFolder(folder)) as Pair
+  const proof = await makeProof({ key: createPrivateKey(privateKeyPem), certificateId, audience, now: now() })
+  await postUntilAnswered(service, 'v1/certificates/confirm', { serialNumber, proof }, patience)
+}
+
+async function pairIn (folder: string): Promise<Pair | undefined> {
+  const [facts, privateKeyPem] = [await readFacts(folder), await readPrivateKey(folder)]
+  return facts && privateKeyPem !== undefined ? { facts, privateKeyPem } : undefined
+}

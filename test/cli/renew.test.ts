@@ -1,0 +1,221 @@
+// `cvm device renew` and `cvm device agent` with the real service: killed at every step, a pair that works is left, and going on finishes.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { X509Certificate, createHash, createPrivateKey } from 'node:crypto'
+import { once } from 'node:events'
+import { cpSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, watch, writeFileSync } from 'node:fs'
+import { request as forward, createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { basename, join } from 'node:path'
+import { DescribeCertificateCommand } from '@aws-sdk/client-iot'
+import t, { type Test } from 'tap'
+import { type Agent, runAgent } from '../../src/cli/agent.ts'
+import { FILES } from '../../src/cli/device-folder.ts'
+import { enroll } from '../../src/cli/enroll.ts'
+import type { Failure } from '../../src/cli/failure.ts'
+import { type Renewal, renew } from '../../src/cli/renew.ts'
+import { startService } from '../fixtures/service.ts'
+
+const MAIN = join(import.meta.dirname, '../../dist/cli/main.js')
+const service = await startService({ RATE_LIMIT_SERIAL_MAX: '1000', RATE_LIMIT_ADDRESS_MAX: '100000', MAX_EVENT_LOOP_DELAY_MS: '600000' })
+t.teardown(() => service.close())
+const serviceUrl = await service.app.service.listen({ host: '127.0.0.1', port: 0 })
+const url = new URL(`${serviceUrl}/`)
+const patience = { timeoutMs: 20_000 }
+
+function scratch (t: Test): string {
+  const folder = mkdtempSync(join(tmpdir(), 'cvm-renew-'))
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
+  return folder
+}
+
+interface Device { folder: string, serialNumber: string }
+
+async function enrolled (t: Test, keyType: 'ec' | 'rsa' = 'ec'): Promise<Device> {
+  const folder = join(scratch(t), 'device')
+  const device = await service.register()
+  await enroll({ service: { url }, ...device, folder, keyType, patience })
+  return { folder, serialNumber: device.serialNumber }
+}
+
+async function failure (attempt: Promise<unknown>): Promise<Failure> {
+  return await attempt.then(() => { throw new Error('it succeeded') }, error => error as Failure)
+}
+
+function renewal ({ folder }: Device, more: Partial<Renewal> = {}): Renewal {
+  return { service: { url }, folder, patience, now: Date.now, ...more }
+}
+
+/** The certificate of a folder whose key belongs to it; undefined where they do not, or are not all there. */
+function pairOf (folder: string): string | undefined {
+  if (![FILES.privateKey, FILES.certificate].every(name => existsSync(join(folder, name)))) return undefined
+  const certificate = new X509Certificate(readFileSync(join(folder, FILES.certificate)))
+  const isPair = certificate.checkPrivateKey(createPrivateKey(readFileSync(join(folder, FILES.privateKey))))
+  return isPair ? createHash('sha256').update(certificate.raw).digest('hex') : undefined
+}
+
+const statusOf = async (certificateId: string | undefined) => certificateId === undefined
+  ? undefined
+  : (await service.iot.send(new DescribeCertificateCommand({ certificateId }))).certificateDescription?.status
+/** The certificates in the folder, the one in use first, that AWS IoT lets in. */
+async function working ({ folder }: Device): Promise<string[]> {
+  const pairs = [pairOf(folder), pairOf(join(folder, 'next'))].filter(id => id !== undefined)
+  const statuses = await Promise.all([...new Set(pairs)].map(async id => [id, await statusOf(id)] as const))
+  return statuses.filter(([, status]) => status === 'ACTIVE').map(([id]) => id)
+}
+
+await t.test('a new key and certificate take the place of the old ones', async t => {
+  for (const keyType of ['ec', 'rsa'] as const) {
+    const device = await enrolled(t, keyType)
+    const before = pairOf(device.folder)
+    const facts = await renew(renewal(device))
+    t.equal(pairOf(device.folder), facts.certificateId)
+    t.match([await statusOf(before), await statusOf(facts.certificateId)], ['REVOKED', 'ACTIVE'])
+    t.strictSame(readdirSync(device.folder).sort(), Object.values(FILES).sort(), 'nothing is left over')
+    t.equal(createPrivateKey(readFileSync(join(device.folder, FILES.privateKey))).asymmetricKeyType, keyType)
+  }
+})
+
+await t.test('what is refused leaves the old pair working; a pair that is gone is made anew', async t => {
+  const device = await enrolled(t)
+  const before = pairOf(device.folder)
+  t.match(await failure(renew(renewal(device, { audience: 'elsewhere' }))), { exitCode: 3, problem: { code: 'proof-rejected' } })
+  t.same(await working(device), [before])
+  // Asked and stored, but the confirmation never came, and another renewal took its place.
+  const cut = await startProxy(t)
+  cut.before = path => { if (path.endsWith('/confirm')) throw new Error('cut') }
+  t.match(await failure(renew(renewal(device, { service: { url: cut.url }, patience: { timeoutMs: 2_000 } }))), { exitCode: 4 })
+  const given = pairOf(join(device.folder, 'next'))
+  t.equal(await statusOf(given), 'INACTIVE')
+  const saved = readFileSync(join(device.folder, FILES.privateKey))
+  const other = join(scratch(t), 'other')
+  cpSync(device.folder, other, { recursive: true, filter: source => basename(source) !== 'next' })
+  const { certificateId } = await renew(renewal({ ...device, folder: other }))
+  t.equal(await statusOf(certificateId), 'ACTIVE')
+  t.match(await failure(renew(renewal(device))), { exitCode: 3, problem: { code: 'device-not-authorized' } }, 'this folder is the old one now')
+  t.same(readFileSync(join(device.folder, FILES.privateKey)), saved)
+  t.notOk(pairOf(join(device.folder, 'next')), 'and the pair that is gone is thrown away')
+  t.match(await renew(renewal({ ...device, folder: other })), { serialNumber: device.serialNumber })
+})
+
+await t.test('killed at any step, a pair that works is left, and the same command finishes', async t => {
+  const kills: [string, (device: Device, child: ChildProcess, proxy: Proxy) => void][] = [
+    ...['/renew', '/confirm'].flatMap(path => (['before', 'after'] as const).map(moment =>
+      [`${moment} ${path}`, (_device: Device, child: ChildProcess, proxy: Proxy) => { proxy[moment] = asked => { if (asked.endsWith(path)) child.kill('SIGKILL') } }] as [string, typeof kills[0][1]])),
+    ...[FILES.privateKey, FILES.certificate, FILES.device, 'confirmed'].map(name =>
+      [`next/${name} is there`, ({ folder }: Device, child: ChildProcess) => killWhen(child, folder, () => existsSync(join(folder, 'next', name)))] as [string, typeof kills[0][1]]),
+    ...[FILES.privateKey, FILES.certificate, FILES.device].map(name => {
+      return [`${name} is another`, ({ folder }: Device, child: ChildProcess) => {
+        const before = readFileSync(join(folder, name), 'utf8')
+        killWhen(child, folder, () => readFileSync(join(folder, name), 'utf8') !== before)
+      }] as [string, typeof kills[0][1]]
+    })
+  ]
+  for (const [what, kill] of kills) {
+    const device = await enrolled(t)
+    const proxy = await startProxy(t)
+    const child = spawn(process.execPath, [MAIN, 'device', 'renew', '--url', proxy.url.href, '--dir', device.folder], { stdio: 'ignore' })
+    kill(device, child, proxy)
+    const [, signal] = await once(child, 'exit') as [number | null, string | null]
+    t.comment(`${what}: ${signal ?? 'ended before it was killed'}`)
+    t.equal((await working(device)).length, 1, `${what}: one pair works`)
+    const facts = await renew(renewal(device))
+    t.equal(pairOf(device.folder), facts.certificateId, `${what}: finished`)
+    t.same(await working(device), [facts.certificateId])
+    t.notOk(existsSync(join(device.folder, 'next')))
+  }
+})
+
+await t.test('the agent renews when it is due, later after failures, and ends when it is told', async t => {
+  const device = await enrolled(t)
+  const first = pairOf(device.folder)
+  const { renewAfter } = JSON.parse(readFileSync(join(device.folder, FILES.device), 'utf8')) as { renewAfter: string }
+  const stop = new AbortController()
+  const said: string[] = []
+  const slept: number[] = []
+  // The clock of proofs is the service's; that of the agent flies.
+  let ahead = 0
+  const agent: Agent = {
+    ...renewal(device, { now: () => Date.now() }),
+    signal: stop.signal,
+    random: () => 0.5,
+    say: line => { said.push(line) },
+    async sleep (ms) {
+      slept.push(ms)
+      ahead += ms
+      if (said.some(line => line.startsWith('renewed'))) stop.abort()
+    }
+  }
+  const due = { ...JSON.parse(readFileSync(join(device.folder, FILES.device), 'utf8')) as object, renewAfter: new Date(Date.now() - 3_600_000).toISOString() }
+  t.ok(Date.parse(renewAfter) > Date.now(), 'not due by itself')
+  writeFileSync(join(device.folder, FILES.device), JSON.stringify(due))
+  await runAgent(agent)
+  t.match(said, [/^renewed: certificate [0-9a-f]{64}/])
+  t.not(pairOf(device.folder), first)
+  t.ok(slept.every(ms => ms <= 3_600_000), 'it looks at the clock at least every hour')
+
+  await t.rejects(runAgent({ ...agent, folder: join(scratch(t), 'nothing') }), { message: /holds no enrolled device/ })
+  writeFileSync(join(device.folder, FILES.device), JSON.stringify({ ...due, certificateId: '0'.repeat(64) }))
+  const waits: number[] = []
+  const again = new AbortController()
+  ahead = 0
+  await runAgent({
+    ...agent,
+    now: () => Date.now() + ahead,
+    signal: again.signal,
+    async sleep (ms) { waits.push(ms); ahead += ms; if (waits.length > 2) again.abort() }
+  })
+  t.match(said.slice(1), [/^not renewed: the service refused/, /^not renewed/, /^not renewed/])
+  t.ok((waits[0] ?? 0) < (waits[1] ?? 0) && (waits[1] ?? 0) < (waits[2] ?? 0), 'each time later')
+})
+
+await t.test('the agent as a process: one line for each event, and SIGTERM ends it well', async t => {
+  const device = await enrolled(t)
+  const child = spawn(process.execPath, [MAIN, 'device', 'agent', '--url', url.href, '--dir', device.folder], { stdio: ['ignore', 'pipe', 'inherit'] })
+  let out = ''
+  child.stdout.setEncoding('utf8').on('data', (chunk: string) => { out += chunk; if (!child.killed && out.includes('watching')) child.kill('SIGTERM') })
+  const [code] = await once(child, 'close') as [number | null]
+  t.equal(code, 0)
+  t.match(out, /^\S+Z watching .+: sn-\S+, to be renewed after \S+\n\S+Z stopped\n$/)
+})
+
+interface Proxy { url: URL, before: (path: string) => void, after: (path: string) => void }
+
+/** Between the command and the service: what a test does before or after a request is answered there; an error cuts it off. */
+async function startProxy (t: Test): Promise<Proxy> {
+  const proxy: Proxy = { url, before () {}, after () {} }
+  const server = createServer((request, response) => {
+    const path = request.url ?? ''
+    try {
+      proxy.before(path)
+    } catch {
+      response.destroy()
+      return
+    }
+    const on = forward(new URL(path, serviceUrl), { method: request.method, headers: request.headers }, answer => {
+      const chunks: Buffer[] = []
+      answer.on('data', (chunk: Buffer) => chunks.push(chunk)).on('end', () => {
+        proxy.after(path)
+        response.writeHead(answer.statusCode ?? 500, answer.headers).end(Buffer.concat(chunks))
+      })
+    })
+    request.pipe(on)
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => { server.close(); server.closeAllConnections() })
+  return Object.assign(proxy, { url: new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`) })
+}
+
+/** Kills as soon as it sees it; the process may be a step further then. */
+function killWhen (child: ChildProcess, folder: string, holds: () => boolean): void {
+  const look = (): void => { if (holds()) child.kill('SIGKILL') }
+  const watchers = [watch(folder, look)]
+  const inNext = setInterval(() => {
+    if (watchers.length === 1 && existsSync(join(folder, 'next'))) watchers.push(watch(join(folder, 'next'), look).on('error', () => {}))
+    look()
+  }, 1)
+  child.once('exit', () => {
+    clearInterval(inNext)
+    for (const watcher of watchers) watcher.close()
+  })
+}
