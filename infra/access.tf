@@ -8,10 +8,16 @@ locals {
 
   task_statements = [
     {
-      # Single items and indexes: no scan, no batch, no deletion. A device's row is never deleted.
+      # Single items and indexes: no batch, no deletion. A device's row is never deleted.
       Sid      = "Registry"
       Action   = ["dynamodb:GetItem", "dynamodb:UpdateItem"]
       Resource = aws_dynamodb_table.devices.arn
+    },
+    {
+      # Only for taking over devices of earlier services (`cvm operator migrate`): all their rows must be found.
+      Sid      = "Migration"
+      Action   = ["dynamodb:Scan"]
+      Resource = concat([aws_dynamodb_table.devices.arn], var.migration_table_arns)
     },
     {
       Sid      = "RegistryIndexes"
@@ -48,7 +54,7 @@ locals {
     },
     {
       Sid      = "Things"
-      Action   = ["iot:CreateThing"]
+      Action   = ["iot:CreateThing", "iot:ListThingPrincipals"]
       Resource = local.things
     },
     {

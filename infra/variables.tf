@@ -404,3 +404,14 @@ variable "alarm_topic_arns" {
     error_message = "alarm_topic_arns must be ARNs of SNS topics."
   }
 }
+
+variable "migration_table_arns" {
+  description = "Tables of earlier certificate vending machines that the service may read to take their devices over (cvm operator migrate --table); empty again afterwards."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for arn in var.migration_table_arns : can(regex("^arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:\\d{12}:table/[A-Za-z0-9_.-]+$", arn))])
+    error_message = "migration_table_arns must be the ARNs of DynamoDB tables."
+  }
+}

@@ -13,6 +13,7 @@ import { DynamoDbCertificateHolds } from './adapters/dynamodb-certificate-holds.
 import { DynamoDbDeviceCatalog } from './adapters/dynamodb-device-catalog.ts'
 import { DynamoDbDeviceRegistry } from './adapters/dynamodb-device-registry.ts'
 import { dynamoDbRateStore, ensureRateLimitTable } from './adapters/dynamodb-rate-store.ts'
+import { DynamoDbOldDevices } from './adapters/dynamodb-old-devices.ts'
 import { DynamoDbRenewals } from './adapters/dynamodb-renewals.ts'
 import { DynamoDbUnfinishedDevices } from './adapters/dynamodb-unfinished-devices.ts'
 import { IotDataPlane } from './adapters/iot-data-plane.ts'
@@ -45,6 +46,7 @@ import { catalogRoutes } from './routes/catalog.ts'
 import { deviceRoutes } from './routes/devices.ts'
 import { estRoutes } from './routes/est.ts'
 import { legacyCvmRoutes } from './routes/legacy-cvm.ts'
+import { migrationRoutes } from './routes/migration.ts'
 import { reconcileRoutes } from './routes/reconcile.ts'
 import { jitrRoutes } from './routes/jitr.ts'
 import { registerCertificateRoutes } from './routes/register-certificate.ts'
@@ -116,6 +118,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const registry = new DynamoDbDeviceRegistry(documents, config.DEVICE_TABLE)
   const renewals = new DynamoDbRenewals(documents, config.DEVICE_TABLE)
   const devices = new DynamoDbUnfinishedDevices(documents, config.DEVICE_TABLE)
+  const oldDevices = new DynamoDbOldDevices(documents, config.DEVICE_TABLE)
   const catalog = new DynamoDbDeviceCatalog(documents, config.DEVICE_TABLE, [...products.keys()])
   const adoptions = new DynamoDbAdoptions(documents, config.DEVICE_TABLE)
   const certificateHolds = new DynamoDbCertificateHolds(documents, config.DEVICE_TABLE)
@@ -134,7 +137,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const { audit, isAudited } = auditLog(log)
   const authoritySettings = new DynamoDbAuthoritySettings(documents, config.DEVICE_TABLE)
   const crlSource = new CrlFilesAndUrls({ dir: config.CRL_DIR, timeoutMs: config.CRL_TIMEOUT_MS, maxBytes: config.CRL_MAX_BYTES })
-  const stored = { registry, renewals, devices, catalog, adoptions, certificateHolds, authoritySettings }
+  const stored = { registry, renewals, devices, oldDevices, catalog, adoptions, certificateHolds, authoritySettings }
   const ports = { ...stored, crlSource, shadows: new IotDataPlane(iotData), ...controlPlanes }
   const useCases = observedUseCases({ config, log, audit, metrics, ...ports, hashToken, products })
 
@@ -201,6 +204,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     const from = { secret: config.JITR_SECRET, accountId: config.AWS_ACCOUNT_ID, region: config.AWS_REGION }
     await service.register(jitrRoutes, { ...from, activate, confirmDestination, onRefused: service.auditRefusal })
   }
+  await service.register(migrationRoutes, { migrate: useCases.migrate })
   if (config.LEGACY_CVM) {
     const { showOwn: showOwnShadow, changeOwn: changeOwnShadow } = useCases.shadows
     const sunset = config.LEGACY_CVM_SUNSET ? Date.parse(config.LEGACY_CVM_SUNSET) : undefined

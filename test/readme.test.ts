@@ -10,6 +10,7 @@ import { AUDIT_EVENTS } from '../src/vending/audit.ts'
 import { CANDIDATE_REFUSALS } from '../src/vending/activation-candidate.ts'
 import { AUTHORITY_REFUSALS } from '../src/vending/authority-rules.ts'
 import { FOREIGN_REFUSALS } from '../src/vending/foreign-certificate.ts'
+import { MIGRATION_NOTES } from '../src/vending/migrate.ts'
 import { accessRows } from './fixtures/access.ts'
 import { variableRows } from './fixtures/infra-variables.ts'
 import { isInReadme, readme, table } from './fixtures/readme.ts'
@@ -33,6 +34,7 @@ const tables: Record<string, string> = {
     ...Object.entries(CERTIFICATE_REFUSALS).filter(([reason]) => !(reason in CSR_REFUSALS) || reason.startsWith('pem-')).map(([reason, rule]) => ['`certificate-rejected`', `\`${reason}\``, rule]),
     ...Object.entries(CHAIN_REFUSALS).map(([reason, rule]) => ['`certificate-not-trusted`', `\`${reason}\``, rule])
   ]),
+  'migration-notes': table(['note', 'meaning'], Object.entries(MIGRATION_NOTES).map(([note, meaning]) => [`\`${note}\``, meaning])),
   'foreign-refusals': table(['reason', 'rule'], Object.entries({ ...FOREIGN_REFUSALS, ...CANDIDATE_REFUSALS }).map(([reason, rule]) => [`\`${reason}\``, rule])),
   'authority-refusals': table(['reason', 'rule'], Object.entries(AUTHORITY_REFUSALS).map(([reason, rule]) => [`\`${reason}\``, rule])),
   access: table(['method', 'route', 'who'], await accessRows()),

@@ -66,9 +66,11 @@ run "refused_with_others" {
     max_tasks      = 1
     settings       = { TOKEN_PEPPER = "c2VjcmV0" }
     table_names    = { devices = "one", rate_limits = "one" }
+
+    migration_table_arns = ["iot-cvm-device-info"]
   }
 
-  expect_failures = [var.image, var.secret_arns, var.hosted_zone_id, var.vpc, var.memory, var.max_tasks, var.settings, var.table_names]
+  expect_failures = [var.migration_table_arns, var.image, var.secret_arns, var.hosted_zone_id, var.vpc, var.memory, var.max_tasks, var.settings, var.table_names]
 }
 
 run "refused_where_it_is_internal" {

@@ -3,7 +3,7 @@ import {
   CreateKeysAndCertificateCommand, CreateThingCommand, DeleteCertificateCommand, DescribeCertificateCommand, DescribeEndpointCommand,
   DetachPolicyCommand, DetachThingPrincipalCommand, type IoTClient, ListCertificatesCommand, RegisterCertificateCommand,
   RegisterCertificateWithoutCACommand, UpdateCertificateCommand,
-  paginateListAttachedPolicies, paginateListPrincipalThings
+  paginateListAttachedPolicies, paginateListPrincipalThings, paginateListThingPrincipals
 } from '@aws-sdk/client-iot'
 import { CvmError } from '../errors.ts'
 import {
@@ -150,6 +150,20 @@ export class IotControlPlane implements ControlPlane {
       return { status, certificateArn, certificatePem, createdAt: creationDate?.getTime() ?? 0, caCertificateId, certificateMode }
     } catch (cause) {
       if (nameOf(cause) === 'ResourceNotFoundException') return undefined
+      throw failureOf(cause)
+    }
+  }
+
+  async certificatesOf (thingName: string, signal: AbortSignal): Promise<string[]> {
+    const found: string[] = []
+    const pages = paginateListThingPrincipals({ client: this.#settings.tending }, { thingName }, { abortSignal: signal })
+    try {
+      for await (const { principals = [] } of pages) {
+        found.push(...principals.flatMap(principal => /:cert\/([0-9a-f]{64})$/.exec(principal)?.[1] ?? []))
+      }
+      return found
+    } catch (cause) {
+      if (nameOf(cause) === 'ResourceNotFoundException') return []
       throw failureOf(cause)
     }
   }

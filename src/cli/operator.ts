@@ -5,6 +5,7 @@ import { postUntilAnswered } from './back-off.ts'
 import { readText } from './device-folder.ts'
 import { EXIT, Failure, printable } from './failure.ts'
 import { audit, certificate, list, show } from './look-up.ts'
+import { migrate } from './migrate.ts'
 import { upTo } from './numbers.ts'
 import { registerCertificate } from './register-certificate.ts'
 import { connect, withConnection } from './settings.ts'
@@ -77,6 +78,13 @@ export function operatorCommand (): Command {
     .option('--set <file>', 'JSON object to merge into what is wanted, - for standard input; members that are null go')
     .option('--if-version <version>', 'only if the shadow is at this version, 0 if there is none', upTo(Number.MAX_SAFE_INTEGER, 0))
     .action(shadow)
+  withConnection(command.command('migrate'))
+    .description('take over the devices in an earlier service\'s table; turn that service off first')
+    .option('--dry-run', 'say what would be done, and do nothing')
+    .option('--table <name>', 'another table than the service\'s own: its rows are copied, and it is only read')
+    .option('--cursor <cursor>', 'where an interrupted run said to go on; without it, all from the start, which skips what is done')
+    .option('--json', JSON_LINES)
+    .action(migrate)
   withConnection(command.command('reconcile'))
     .description('finish or undo what crashes left, now; the service does so by itself every interval')
     .option('--dry-run', 'say what would be done, and do nothing')

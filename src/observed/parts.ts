@@ -10,6 +10,7 @@ import type { CrlSource } from '../vending/crl-source.ts'
 import type { VendWay } from '../vending/device.ts'
 import type { DeviceCatalog } from '../vending/device-catalog.ts'
 import type { DeviceRegistry } from '../vending/device-registry.ts'
+import type { OldDevices } from '../vending/old-devices.ts'
 import type { Products } from '../vending/product.ts'
 import type { TokenHasher } from '../vending/registration-token.ts'
 import type { Renewals } from '../vending/renewals.ts'
@@ -28,6 +29,7 @@ export interface Parts {
   adoptions: Adoptions
   certificateHolds: CertificateHolds
   devices: UnfinishedDevices
+  oldDevices: OldDevices
   catalog: Pick<DeviceCatalog, 'findByCertificate'>
   /** Where devices and operators go first, and where reconcile has time. */
   forDevices: ControlPlane

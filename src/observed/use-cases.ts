@@ -3,6 +3,7 @@ import type { VendDeps } from '../vending/vend-steps.ts'
 import { observedAdoption } from './adopt.ts'
 import { observedAuthorities } from './authorities.ts'
 import { observedBatch } from './batch.ts'
+import { observedMigration } from './migrate.ts'
 import { observedOperate } from './operate.ts'
 import type { Parts } from './parts.ts'
 import { observedReconcile } from './reconcile.ts'
@@ -25,6 +26,7 @@ export function observedUseCases (parts: Parts) {
     ...adoption,
     reconcile: observedReconcile(parts, deps, activatePending),
     shadows: observedShadows(parts),
+    migrate: observedMigration(parts),
     authorities
   }
 }

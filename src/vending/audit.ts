@@ -3,6 +3,7 @@ import type { Way } from './device.ts'
 /** Every security event that is logged, and what it says. The README's table is made of it. */
 export const AUDIT_EVENTS = {
   'device-registered': 'a device was registered, or was to be',
+  'device-migrated': 'an operator took a device over from an earlier service; `reason` says what is to be known of it',
   'certificate-vended': 'a device was given a certificate; `resumed`: one that an earlier request had begun',
   'certificate-replayed': 'a device got the answer again that it had been given before',
   'vend-refused': 'a device was refused; `code` says why, and the serial number is there where there is such a device',

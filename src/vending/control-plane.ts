@@ -46,6 +46,9 @@ export function isIssuedByAws ({ caCertificateId, certificateMode }: DescribedCe
 /** A line of AWS IoT's list of certificates. */
 export interface ListedCertificate { certificateId: string, status: string, createdAt: number }
 
+/** What AWS IoT says of a certificate. */
+export interface CertificateDescription { status: string, certificateArn: string, certificatePem: string }
+
 /**
  * The part of AWS IoT's control plane that vending needs.
  *
@@ -95,6 +98,9 @@ export interface ControlPlane {
 
   /** DescribeCertificate; undefined when AWS IoT has none of that id. */
   describe (certificateId: string, signal: AbortSignal): Promise<DescribedCertificate | undefined>
+
+  /** ListThingPrincipals: the ids of the certificates that a thing has; none where there is no such thing. */
+  certificatesOf (thingName: string, signal: AbortSignal): Promise<string[]>
 
   /** Detaches things and policies from a certificate; one that is gone has none. */
   unbind (certificateId: string, signal: AbortSignal): Promise<void>

@@ -78,7 +78,7 @@ export interface UsedProof { nonce: string, expiresAt: number }
 
 /** What has been done to a device: by its requests, by operators, by reconcile. */
 export type DeviceEvent =
-  | 'registered' | 'claimed' | 'resumed' | 'superseded' | 'revended' | 'issued' | 'adopted' | 'activated' | 'released' | 'refused'
+  | 'registered' | 'migrated' | 'claimed' | 'resumed' | 'superseded' | 'revended' | 'issued' | 'adopted' | 'activated' | 'released' | 'refused'
   | 'reset' | 'revoked' | 'disabled' | 'enabled' | 'decommissioned'
   | 'freed' | 'abandoned' | 'disposed'
   | 'renewal-issued' | 'renewal-confirmed' | 'renewed' | 'renewal-abandoned'

@@ -15,7 +15,12 @@ export function tokenHasher (pepper: Buffer): TokenHasher {
 
 /** Raises `CvmError('weak-token')` for a token that could be guessed, or that would not survive a terminal or a header. */
 export function refuseWeak (token: string): void {
-  if (!/^[!-~]{16,256}$/.test(token) || new Set(token).size < 8) throw new CvmError('weak-token')
+  if (isWeak(token)) throw new CvmError('weak-token')
+}
+
+/** Whether a token could be guessed, or would not survive a terminal or a header. */
+export function isWeak (token: string): boolean {
+  return !/^[!-~]{16,256}$/.test(token) || new Set(token).size < 8
 }
 
 /** Whether the token presented, given by its hash, is the device's; in constant time for a given kind of row. */

@@ -206,7 +206,8 @@ async function observed () {
     crlSource: { fetch: async () => undefined },
     destinations: { confirm: async () => { throw new CvmError('aws-iot-unavailable') } }
   }
-  const parts = { config: readConfig({}), log, audit, metrics, ...ports, ...planes, ...nobody, shadows, hashToken, products }
+  const oldDevices = { page: async () => ({ rows: [] }), takeOver: async () => { throw new CvmError('registry-unavailable') } }
+  const parts = { config: readConfig({}), log, audit, metrics, ...ports, ...planes, ...nobody, oldDevices, shadows, hashToken, products }
   const useCases = observedUseCases(parts)
   return { rig, lines, useCases }
 }
