@@ -178,6 +178,10 @@ await t.test('trusted networks', async t => {
   for (const wrong of ['10.0.0.0/33', '10.0.0.0/', '10.0.0/8', 'fd00::/129', 'loopback', 'true', '1', '10.0.0.0/8/8', '10.0.0.0/-1', 'example.com', '*']) {
     isFaulty(t, { TRUST_PROXY_CIDRS: `10.0.0.0/8,${wrong}` }, new RegExp(`^TRUST_PROXY_CIDRS must hold networks such as 10.0.0.0/16, not "${wrong.replace(/[*./]/g, '\\$&')}"`))
   }
+  t.equal(readConfig({}).ALB_MTLS, 'off')
+  t.equal(readConfig({ ALB_MTLS: 'passthrough', TRUST_PROXY_CIDRS: '10.0.0.0/16' }).ALB_MTLS, 'passthrough')
+  for (const nobody of ['', ' , ']) isFaulty(t, { ALB_MTLS: 'passthrough', TRUST_PROXY_CIDRS: nobody }, /^ALB_MTLS=passthrough needs TRUST_PROXY_CIDRS/)
+  isFaulty(t, { ALB_MTLS: 'verify' }, /^ALB_MTLS must be one of off, passthrough/)
 })
 
 await t.test('addresses of other services', async t => {
