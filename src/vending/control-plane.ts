@@ -46,9 +46,6 @@ export function isIssuedByAws ({ caCertificateId, certificateMode }: DescribedCe
 /** A line of AWS IoT's list of certificates. */
 export interface ListedCertificate { certificateId: string, status: string, createdAt: number }
 
-/** What AWS IoT says of a certificate. */
-export interface CertificateDescription { status: string, certificateArn: string, certificatePem: string }
-
 /**
  * The part of AWS IoT's control plane that vending needs.
  *
