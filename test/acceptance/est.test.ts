@@ -1,11 +1,12 @@
 // EST with clients that nobody here wrote: the README's curl and openssl, and GlobalSign's estclient; then MQTT with what they got.
-import { X509Certificate } from 'node:crypto'
+import { X509Certificate, randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import type { Test } from 'tap'
 import { ROOT, folder } from './processes.ts'
-import { type ServiceProcess, onEachEngine, startService } from './service-process.ts'
+import { BEST_ENGINE } from './fleet.ts'
+import { type ServiceProcess, onEachEngine, startLocalAws, startProduction, startService } from './service-process.ts'
 import { type Ended, hasMosquitto, hasTool, keyAndCsr, mosquitto, publicKeyOf, tool } from './tools.ts'
 
 t.setTimeout(300_000)
@@ -63,6 +64,29 @@ await onEachEngine(t, async (t, engine) => {
     t.equal(made.code, 0, made.stderr)
     await works(t, service, generated.serialNumber, join(generated.dir, 'made.crt'), join(generated.dir, 'made.key'))
   })
+})
+
+const skip = hasEstclient ? false : 'no estclient on this machine'
+await t.test('pending while AWS throttles: GlobalSign\'s estclient is told so, and gets it then', { skip }, async t => {
+  const local = await startLocalAws(t, BEST_ENGINE, { LOCAL_FAULTS: '[{"operation":"CreateCertificateFromCsr","kind":"throttle","times":1}]' })
+  const dir = folder(t)
+  const [certFile, keyFile] = [join(dir, 'server.crt'), join(dir, 'server.key')]
+  const made = await tool('openssl', [
+    'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost',
+    '-days', '1', '-keyout', keyFile, '-out', certFile
+  ])
+  t.equal(made.code, 0, made.stderr)
+  const pepper = randomBytes(32).toString('base64')
+  const service = await startProduction(t, local, { TLS_CERT_FILE: certFile, TLS_KEY_FILE: keyFile, TOKEN_PEPPER: pepper })
+  const { serialNumber, registrationToken } = await local.register()
+  await keyAndCsr(dir, serialNumber)
+  const enroll = () => tool('estclient', [
+    'enroll', '-server', new URL(service.serviceUrl).host, '-explicit', certFile, '-user', serialNumber, '-pass', registrationToken,
+    '-csr', 'device.csr', '-out', 'device.crt'
+  ], undefined, { cwd: dir })
+  const pending = await enroll()
+  t.match(pending, { code: 1, stderr: /AWS IoT is at its quota/ }, 'not yet')
+  t.equal((await enroll()).code, 0, 'the same again')
 })
 
 async function newDevice (t: Test, service: ServiceProcess) {
