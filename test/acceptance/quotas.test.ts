@@ -34,7 +34,8 @@ await t.test(`${DEVICES} devices, ${CLIENTS} at a time, at AWS's default quotas`
   }))
   const tookS = (performance.now() - began) / 1000
 
-  t.equal(errands.filter(attempts => attempts.at(-1)!.status === 201).length, DEVICES, 'each is served in the end')
+  // 200 where reconcile has finished meanwhile what a request was sent away from.
+  t.equal(errands.filter(attempts => [200, 201].includes(attempts.at(-1)!.status)).length, DEVICES, 'each is served in the end')
   const refusals = errands.flatMap(attempts => attempts.slice(0, -1))
   t.ok(refusals.length > 0, 'some are sent away')
   t.ok(refusals.every(({ status, code, retryAfterMs = 0 }) => status === 503 && code === 'aws-iot-throttled' && retryAfterMs >= 1_000), 'and told when to come back')
