@@ -7,6 +7,8 @@ import {
 import t from 'tap'
 import type { AuditRecord } from '../../src/vending/audit.ts'
 import { API_KEYS, ask } from '../fixtures/api-keys.ts'
+import { startFaultyProxy } from '../fixtures/faulty-proxy.ts'
+import { gate } from '../fixtures/gate.ts'
 import { isProblem } from '../fixtures/problems.ts'
 import { total } from '../fixtures/scrape.ts'
 import { startService } from '../fixtures/service.ts'
@@ -118,6 +120,23 @@ await t.test('a fleet\'s events are not limited by their address; strangers are'
   const strangers = new Set<number>()
   for (let n = 0; n < 70; n++) strangers.add((await post({ certificateId: '1'.repeat(64) }, { 'x-jitr-secret': `${n}` })).statusCode)
   t.same([...strangers], [401, 429])
+})
+
+await t.test('AWS IoT has its answer in time while it does not answer itself; the certificate waits, and is counted', async t => {
+  const proxy = await startFaultyProxy(t)
+  const slow = await startService({ API_KEYS, JITR_SECRET: SECRET, AWS_ENDPOINT_URL_IOT: proxy.url })
+  t.teardown(() => slow.close())
+  proxy.forwardTo(slow.aws.iotUrl)
+  const hold = gate()
+  t.teardown(() => hold.open())
+  proxy.fail(operation => operation.startsWith('GET /certificates/') ? hold.passed : undefined)
+  const payload = { certificateId: '2'.repeat(64) }
+  const answer = await slow.app.service.inject({ method: 'POST', url: URL, payload, headers: { 'x-jitr-secret': SECRET } })
+  t.match([answer.statusCode, answer.json()], [202, { outcome: 'later', reason: 'deadline-exceeded' }])
+  hold.open()
+  proxy.fail()
+  const report = (await ask(slow, 'POST', '/v1/reconcile', { dryRun: true })).json()
+  t.match(report, { pendingActivation: 1 })
 })
 
 await t.test('nobody takes events where there is no secret', async t => {
