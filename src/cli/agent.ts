@@ -19,7 +19,8 @@ const LONGEST_SLEEP_MS = 3_600_000
 /** On top of `renewAfter`, which the service spreads already: devices that were off together shall not come back together. */
 const MOST_JITTER_MS = 600_000
 
-const FIRST_RETRY_MS = 60_000
+/** Between two renewals, and before the first retry. */
+const LEAST_PAUSE_MS = 60_000
 const LONGEST_RETRY_MS = 3_600_000
 
 /**
@@ -40,11 +41,11 @@ export async function runAgent (agent: Agent): Promise<void> {
     try {
       const { certificateId, notAfter, renewAfter } = await renew(agent)
       failures = 0
-      dueAt = await nextDue(agent)
+      dueAt = Math.max(await nextDue(agent), now() + LEAST_PAUSE_MS)
       say(`renewed: certificate ${certificateId}, valid until ${notAfter}, to be renewed after ${renewAfter}`)
     } catch (error) {
       if (!(error instanceof Failure)) throw error
-      const waitMs = Math.min(LONGEST_RETRY_MS, FIRST_RETRY_MS * 2 ** failures++) * (0.5 + random() / 2)
+      const waitMs = Math.min(LONGEST_RETRY_MS, LEAST_PAUSE_MS * 2 ** failures++) * (0.5 + random() / 2)
       dueAt = now() + waitMs
       say(`not renewed: ${error.message}${error.problem.code ? ` (${error.problem.code})` : ''}; again in ${Math.round(waitMs / 1000)} s`)
     }

@@ -44,18 +44,12 @@ export function deviceCommand (): Command {
     .option('--keys-by-service', 'let AWS IoT make the key pair; not repeatable when its answer is lost')
     .option('--timeout <seconds>', 'how long to go on when the service is away or says "later"', seconds, 120)
     .action(runEnroll)
-  withAddress(command.command('renew'))
+  withRenewal(command.command('renew'))
     .description('renew the certificate with a new key; running it again after a failure or a crash goes on where it stopped')
-    .requiredOption('--dir <folder>', 'the folder that `cvm device enroll` wrote')
     .option('--if-due', 'only once the time to renew has come')
-    .option('--audience <text>', 'what the service wants proofs to be for (default: the endpoint of the device)')
-    .option('--timeout <seconds>', 'how long to go on when the service is away or says "later"', seconds, 120)
     .action(runRenew)
-  withAddress(command.command('agent'))
+  withRenewal(command.command('agent'))
     .description('stay, and renew the certificate whenever it is due, until SIGTERM or Ctrl-C')
-    .requiredOption('--dir <folder>', 'the folder that `cvm device enroll` wrote')
-    .option('--audience <text>', 'what the service wants proofs to be for (default: the endpoint of the device)')
-    .option('--timeout <seconds>', 'how long to go on with one try', seconds, 120)
     .action(runDeviceAgent)
   command.command('connect')
     .description('connect to AWS IoT over MQTT with the enrolled files and publish one message')
@@ -67,6 +61,13 @@ export function deviceCommand (): Command {
     .option('--timeout <seconds>', 'how long to wait for the broker', seconds, 30)
     .action(runConnect)
   return command
+}
+
+function withRenewal (command: Command): Command {
+  return withAddress(command)
+    .requiredOption('--dir <folder>', 'the folder that `cvm device enroll` wrote')
+    .option('--audience <text>', 'what the service wants proofs to be for (default: the endpoint of the device)')
+    .option('--timeout <seconds>', 'how long to go on with one try when the service is away or says "later"', seconds, 120)
 }
 
 async function runEnroll (options: EnrollOptions): Promise<void> {
@@ -88,8 +89,9 @@ async function runEnroll (options: EnrollOptions): Promise<void> {
 }
 
 async function runRenew ({ dir: folder, ifDue, audience, timeout, ...options }: RenewOptions): Promise<void> {
+  await takeOver(folder)
   const facts = await readFacts(folder)
-  if (ifDue === true && facts && Date.parse(facts.renewAfter) > Date.now() && !await takeOver(folder)) {
+  if (ifDue === true && facts && Date.parse(facts.renewAfter) > Date.now()) {
     print(`not due         to be renewed after ${facts.renewAfter}`)
     return
   }
@@ -117,6 +119,7 @@ async function renewalOf ({ dir: folder, audience, timeout, ...options }: RenewO
 }
 
 async function runConnect ({ dir, message, timeout, ...options }: ConnectOptions): Promise<void> {
+  await takeOver(dir)
   const facts = await readFacts(dir)
   const privateKey = await readPrivateKey(dir)
   if (facts === undefined || privateKey === undefined) {

@@ -1,7 +1,7 @@
 import { rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import {
-  FILES, codeOfMissing, flush, readFacts, readPrivateKey, readText, replacePrivateKey, writeCertificate, writeFile
+  FILES, codeOfMissing, flush, readFacts, readPrivateKey, readText, removeLeftovers, replacePrivateKey, writeCertificate, writeFile
 } from './device-folder.ts'
 
 /** The new files beside the old ones, and the word that the new ones are in force. */
@@ -35,6 +35,7 @@ export async function takeOver (folder: string): Promise<boolean> {
     await writeCertificate(folder, certificate as string, rootCa as string, facts)
   }
   await discardNext(folder)
+  await removeLeftovers(folder)
   return true
 }
 

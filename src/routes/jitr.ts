@@ -1,21 +1,21 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import { type Static, Type } from 'typebox'
+import { type Static, type TString, Type } from 'typebox'
 import { CvmError } from '../errors.ts'
 import { EXAMPLE } from '../schemas/example.ts'
 import { AWS_IOT_FAILURES, REGISTRY_FAILURES } from '../schemas/failures.ts'
+import { caCertificateId } from '../schemas/authority.ts'
 import { certificateId } from '../schemas/members.ts'
 import type { Activated } from '../vending/activated.ts'
 
 const URL = '/v1/jitr/events'
-const ID = '^[0-9a-f]{64}$'
-const orNull = (schema: ReturnType<typeof Type.String>) => Type.Optional(Type.Union([schema, Type.Null()]))
+const orNull = (schema: TString) => Type.Optional(Type.Union([schema, Type.Null()]))
 
 /** What AWS IoT publishes; it was seen to send null in places, and may come to send more. */
 const Event = Type.Object({
-  certificateId: Type.String({ pattern: ID, description: 'The certificate that was registered.', examples: [EXAMPLE.certificateId] }),
-  caCertificateId: orNull(Type.String({ pattern: ID, description: 'Its authority.', examples: [EXAMPLE.caCertificateId] })),
+  certificateId: Type.String({ pattern: '^[0-9a-f]{64}$', description: 'The certificate that was registered.', examples: [EXAMPLE.certificateId] }),
+  caCertificateId: orNull(caCertificateId),
   awsAccountId: orNull(Type.String({ description: 'The account; must be that of the service.', examples: ['123456789012'] }))
 }, { description: 'A certificate that AWS IoT has registered at a connection. Other members are let be.' })
 

@@ -3,8 +3,7 @@ import { checkCertificate } from '../x509/strict-certificate.ts'
 import { type Candidate, findCandidate } from './activation-candidate.ts'
 import type { Activated } from './activated.ts'
 import { adopt } from './adopt.ts'
-import type { AdoptDeps } from './adoption-steps.ts'
-import type { Hold } from './certificate-holds.ts'
+import { type AdoptDeps, holdOf, letGo } from './adoption-steps.ts'
 import { CertificateStateConflict, type DescribedCertificate } from './control-plane.ts'
 import { foreignOf } from './foreign-certificate.ts'
 import type { Trust } from './trust.ts'
@@ -39,7 +38,7 @@ interface Run extends ActivateDeps {
 export async function activate (request: ActivateRequest, deps: ActivateDeps): Promise<Activated> {
   const run: Run = { ...deps, request, holdId: deps.newClaimId() }
   const { certificateId } = request
-  const { taken } = await run.certificateHolds.take(holdOf(run), { isPending: true })
+  const { taken } = await run.certificateHolds.take(holdOf(certificateId, run), { isPending: true })
   if (!taken) return { certificateId, outcome: 'later', code: 'vend-in-progress' }
   let isDecided = false
   try {
@@ -50,7 +49,7 @@ export async function activate (request: ActivateRequest, deps: ActivateDeps): P
     if (!(cause instanceof CvmError) || !mayPass(cause)) throw cause
     return { certificateId, outcome: 'later', code: cause.code, ...cause.reason !== undefined && { reason: cause.reason } }
   } finally {
-    await release(run, isDecided)
+    await letGo(certificateId, request.requestId, run, isDecided)
   }
 }
 
@@ -109,16 +108,4 @@ async function refuse (run: Run, candidate: Candidate | undefined, failure: CvmE
 /** Whether it may be otherwise the next time: then nothing is decided. */
 function mayPass ({ code }: CvmError): boolean {
   return ERRORS[code].status >= 500 || code === 'vend-in-progress'
-}
-
-async function release (run: Run, isDecided: boolean): Promise<void> {
-  try {
-    await run.certificateHolds.release({ ...holdOf(run), now: run.now() }, isDecided)
-  } catch (cause) {
-    run.onLeftover('hold', run.request.requestId, cause)
-  }
-}
-
-function holdOf ({ request: { certificateId }, holdId, claimLifetimeMs, now }: Run): Hold {
-  return { certificateId, holdId, now: now(), expiresAt: now() + claimLifetimeMs }
 }

@@ -47,7 +47,7 @@ export async function adopt (request: AdoptRequest, deps: AdoptDeps): Promise<Ad
     throw cause
   } finally {
     // Who has taken the hold for a longer piece of work gives it back.
-    if (!request.holdId) await letGo(run, isDecided)
+    if (!request.holdId) await letGo(request.certificate.certificateId, request.requestId, run, isDecided)
   }
 }
 

@@ -44,6 +44,9 @@ export interface Adoption extends AdoptDeps, Held {
   holdId: string
 }
 
+/** A run that decides about a certificate. */
+type Holding = Pick<Adoption, 'certificateHolds' | 'onLeftover' | 'holdId' | 'claimLifetimeMs' | 'now'>
+
 /** How often a certificate may slip away under our hands. */
 const TRIES = 3
 
@@ -80,7 +83,8 @@ export async function hold (run: Adoption, { serialNumber }: Device): Promise<vo
   const { certificateId } = run.request.certificate
   let insteadOf: string | undefined
   for (let tries = 0; tries < TRIES; tries++) {
-    const taken = await run.certificateHolds.take(holdOf(run), { serialNumber, ...(insteadOf !== undefined && { insteadOf }) })
+    const purpose = { serialNumber, ...insteadOf !== undefined && { insteadOf } }
+    const taken = await run.certificateHolds.take(holdOf(certificateId, run), purpose)
     if (taken.taken) return
     if (taken.isHeld) break
     insteadOf = taken.serialNumber
@@ -93,11 +97,11 @@ export async function hold (run: Adoption, { serialNumber }: Device): Promise<vo
 }
 
 /** Gives the certificate back; `isDecided`: for good. */
-export async function letGo (run: Adoption, isDecided: boolean): Promise<void> {
+export async function letGo (certificateId: string, requestId: string, run: Holding, isDecided: boolean): Promise<void> {
   try {
-    await run.certificateHolds.release({ ...holdOf(run), now: run.now() }, isDecided)
+    await run.certificateHolds.release(holdOf(certificateId, run), isDecided)
   } catch (cause) {
-    run.onLeftover('hold', run.request.requestId, cause)
+    run.onLeftover('hold', requestId, cause)
   }
 }
 
@@ -165,7 +169,8 @@ export async function record (run: Adoption, device: Device, certificate: Certif
   throw new ClaimLost(result.device)
 }
 
-function holdOf ({ request, holdId, claimLifetimeMs, ...run }: Adoption): Hold {
+/** The hold of a run, as it is now. */
+export function holdOf (certificateId: string, { holdId, claimLifetimeMs, ...run }: Holding): Hold {
   const now = run.now()
-  return { certificateId: request.certificate.certificateId, holdId, now, expiresAt: now + claimLifetimeMs }
+  return { certificateId, holdId, now, expiresAt: now + claimLifetimeMs }
 }

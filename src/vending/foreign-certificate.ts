@@ -1,9 +1,9 @@
 import { CvmError } from '../errors.ts'
 import { valuesOf } from '../x509/names.ts'
-import { encodePem } from '../x509/pem.ts'
 import type { Certificate } from '../x509/strict-certificate.ts'
 import type { ForeignCertificate } from './adoption-steps.ts'
 import { type Authority, refusalByAuthority } from './authority.ts'
+import { pemOf } from './authority-rules.ts'
 import { SERIAL_NUMBER } from './names.ts'
 import { type Product, type Products, faultOfKey, hasRoomFor } from './product.ts'
 
@@ -20,8 +20,8 @@ export type Voucher = { authority: Authority, isDirect: boolean } | 'own-key'
 
 /** The certificate as the steps of adoption take it. Only the authority that signed it itself is sent along to AWS IoT. */
 export function foreignOf (certificate: Certificate, voucher: Voucher): ForeignCertificate {
-  const { certificateId, der, publicKeyFingerprint, notAfter } = certificate
-  const facts = { certificateId, certificatePem: encodePem('CERTIFICATE', der), publicKeyFingerprint, notAfter }
+  const { certificateId, publicKeyFingerprint, notAfter } = certificate
+  const facts = { certificateId, certificatePem: pemOf(certificate), publicKeyFingerprint, notAfter }
   if (voucher === 'own-key') return { ...facts, certificateMode: 'SNI_ONLY' }
   const { authority: { caCertificateId, caCertificatePem, mode }, isDirect } = voucher
   return { ...facts, caCertificateId, ...isDirect && { caCertificatePem }, ...(!isDirect || mode === 'SNI_ONLY') && { certificateMode: 'SNI_ONLY' } }

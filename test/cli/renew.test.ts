@@ -1,12 +1,13 @@
 // `cvm device renew` and `cvm device agent` with the real service: killed at every step, a pair that works is left, and going on finishes.
 import { type ChildProcess, spawn } from 'node:child_process'
-import { X509Certificate, createHash, createPrivateKey } from 'node:crypto'
+import { X509Certificate, createHash, createPrivateKey, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { cpSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, watch, writeFileSync } from 'node:fs'
 import { request as forward, createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { DescribeCertificateCommand } from '@aws-sdk/client-iot'
 import t, { type Test } from 'tap'
 import { type Agent, runAgent } from '../../src/cli/agent.ts'
@@ -31,10 +32,10 @@ function scratch (t: Test): string {
 
 interface Device { folder: string, serialNumber: string }
 
-async function enrolled (t: Test, keyType: 'ec' | 'rsa' = 'ec'): Promise<Device> {
+async function enrolled (t: Test, keyType: 'ec' | 'rsa' = 'ec', at = { service, url }): Promise<Device> {
   const folder = join(scratch(t), 'device')
-  const device = await service.register()
-  await enroll({ service: { url }, ...device, folder, keyType, patience })
+  const device = await at.service.register()
+  await enroll({ service: { url: at.url }, ...device, folder, keyType, patience })
   return { folder, serialNumber: device.serialNumber }
 }
 
@@ -68,6 +69,8 @@ await t.test('a new key and certificate take the place of the old ones', async t
   for (const keyType of ['ec', 'rsa'] as const) {
     const device = await enrolled(t, keyType)
     const before = pairOf(device.folder)
+    // What a process that was killed while it wrote has left: it may be a copy of a key.
+    writeFileSync(join(device.folder, `.${randomUUID()}.tmp`), 'half a key')
     const facts = await renew(renewal(device))
     t.equal(pairOf(device.folder), facts.certificateId)
     t.match([await statusOf(before), await statusOf(facts.certificateId)], ['REVOKED', 'ACTIVE'])
@@ -126,6 +129,27 @@ await t.test('killed at any step, a pair that works is left, and the same comman
   }
 })
 
+await t.test('--if-due renews nothing before it is time, also where it has finished an earlier renewal', async t => {
+  const device = await enrolled(t)
+  const dueLater = async (): Promise<string> => {
+    const child = spawn(process.execPath, [MAIN, 'device', 'renew', '--if-due', '--url', url.href, '--dir', device.folder], { stdio: ['ignore', 'pipe', 'inherit'] })
+    const [out, [code]] = await Promise.all([text(child.stdout), once(child, 'close') as Promise<[number | null]>])
+    t.equal(code, 0)
+    return out
+  }
+  const before = pairOf(device.folder)
+  t.match(await dueLater(), /^not due {9}to be renewed after \S+\n$/)
+  t.equal(pairOf(device.folder), before)
+
+  const proxy = await startProxy(t)
+  const child = spawn(process.execPath, [MAIN, 'device', 'renew', '--url', proxy.url.href, '--dir', device.folder], { stdio: 'ignore' })
+  killWhen(child, device.folder, () => existsSync(join(device.folder, 'next', 'confirmed')))
+  await once(child, 'exit')
+  t.match(await dueLater(), /^not due/, 'what was confirmed is put in its place')
+  t.same(await working(device), [pairOf(device.folder)])
+  t.not(pairOf(device.folder), before)
+})
+
 await t.test('the agent renews when it is due, later after failures, and ends when it is told', async t => {
   const device = await enrolled(t)
   const first = pairOf(device.folder)
@@ -133,16 +157,13 @@ await t.test('the agent renews when it is due, later after failures, and ends wh
   const stop = new AbortController()
   const said: string[] = []
   const slept: number[] = []
-  // The clock of proofs is the service's; that of the agent flies.
-  let ahead = 0
   const agent: Agent = {
-    ...renewal(device, { now: () => Date.now() }),
+    ...renewal(device),
     signal: stop.signal,
     random: () => 0.5,
     say: line => { said.push(line) },
     async sleep (ms) {
       slept.push(ms)
-      ahead += ms
       if (said.some(line => line.startsWith('renewed'))) stop.abort()
     }
   }
@@ -158,7 +179,7 @@ await t.test('the agent renews when it is due, later after failures, and ends wh
   writeFileSync(join(device.folder, FILES.device), JSON.stringify({ ...due, certificateId: '0'.repeat(64) }))
   const waits: number[] = []
   const again = new AbortController()
-  ahead = 0
+  let ahead = 0
   await runAgent({
     ...agent,
     now: () => Date.now() + ahead,
@@ -167,6 +188,23 @@ await t.test('the agent renews when it is due, later after failures, and ends wh
   })
   t.match(said.slice(1), [/^not renewed: the service refused/, /^not renewed/, /^not renewed/])
   t.ok((waits[0] ?? 0) < (waits[1] ?? 0) && (waits[1] ?? 0) < (waits[2] ?? 0), 'each time later')
+})
+
+await t.test('a service that says "renew at once" is not asked without a pause', async t => {
+  const hasty = await startService({ RENEW_AFTER_MS: '1', RATE_LIMIT_SERIAL_MAX: '1000' })
+  t.teardown(() => hasty.close())
+  const at = { service: hasty, url: new URL(`${await hasty.app.service.listen({ host: '127.0.0.1', port: 0 })}/`) }
+  const device = await enrolled(t, 'ec', at)
+  const stop = new AbortController()
+  let renewed = 0
+  await runAgent({
+    ...renewal(device, { service: { url: at.url } }),
+    signal: stop.signal,
+    random: () => 0,
+    say: () => { if (++renewed === 3) stop.abort() },
+    sleep: async () => { if (renewed > 0) stop.abort() }
+  })
+  t.equal(renewed, 1)
 })
 
 await t.test('the agent as a process: one line for each event, and SIGTERM ends it well', async t => {

@@ -2,12 +2,11 @@
 import { X509Certificate } from 'node:crypto'
 import { RegisterCACertificateCommand, RegisterCertificateCommand, UpdateCertificateCommand } from '@aws-sdk/client-iot'
 import t from 'tap'
-import type { AuditRecord } from '../../src/vending/audit.ts'
 import { readCertificates } from '../../src/x509/strict-certificate.ts'
 import { API_KEYS, ask } from '../fixtures/api-keys.ts'
 import { isProblem } from '../fixtures/problems.ts'
 import { total } from '../fixtures/scrape.ts'
-import { startService } from '../fixtures/service.ts'
+import { auditedBy, startService } from '../fixtures/service.ts'
 import { CustomerCa } from '../local/ca-rig.ts'
 import { CA, authority, basicConstraints, certificatePem, commonName, freshKey, keyUsage } from '../x509/handmade-certificate.ts'
 import { CN, name, utf8 } from '../x509/handmade.ts'
@@ -35,11 +34,7 @@ async function registered (more: object = {}, ca = new CustomerCa()) {
   return { ca, id: answer.json().caCertificateId as string, answer }
 }
 
-/** The security events of a request. */
-function audited (requestId: string): AuditRecord[] {
-  return service.logs().split('\n').filter(Boolean).map(line => JSON.parse(line) as { audit?: AuditRecord })
-    .flatMap(({ audit }) => audit?.requestId === requestId ? audit : [])
-}
+const audited = (requestId: string) => auditedBy(service, requestId)
 
 await t.test('a CA is registered once its key was shown, and the same again changes nothing', async t => {
   const ca = new CustomerCa('/O=Factory/CN=Own CA')

@@ -5,13 +5,12 @@ import {
   UpdateCertificateCommand, UpdateTopicRuleDestinationCommand
 } from '@aws-sdk/client-iot'
 import t from 'tap'
-import type { AuditRecord } from '../../src/vending/audit.ts'
 import { API_KEYS, ask } from '../fixtures/api-keys.ts'
 import { startFaultyProxy } from '../fixtures/faulty-proxy.ts'
 import { gate } from '../fixtures/gate.ts'
 import { isProblem } from '../fixtures/problems.ts'
 import { total } from '../fixtures/scrape.ts'
-import { startService } from '../fixtures/service.ts'
+import { auditedBy, startService } from '../fixtures/service.ts'
 import { until } from '../fixtures/until.ts'
 import { CustomerCa, type Leaf } from '../local/ca-rig.ts'
 import { connect } from '../local/rig.ts'
@@ -33,8 +32,7 @@ const attempt = async ({ key, chain }: Leaf, clientId: string) => {
   const client = await connect(service.aws, { clientId, key, cert: chain })
   await client.endAsync()
 }
-const lines = () => service.logs().split('\n').filter(Boolean).map(line => JSON.parse(line) as { audit?: AuditRecord })
-const audited = (requestId: string) => lines().flatMap(({ audit }) => audit?.requestId === requestId ? audit : [])
+const audited = (requestId: string) => auditedBy(service, requestId)
 
 const ca = new CustomerCa('/CN=Factory')
 const caCertificateId = await ca.register(service.iot)

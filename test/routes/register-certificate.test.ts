@@ -6,11 +6,10 @@ import {
   DescribeCertificateCommand, ListAttachedPoliciesCommand, ListThingPrincipalsCommand, RegisterCertificateWithoutCACommand
 } from '@aws-sdk/client-iot'
 import t, { type Test } from 'tap'
-import type { AuditRecord } from '../../src/vending/audit.ts'
 import { API_KEYS, ask } from '../fixtures/api-keys.ts'
 import { isProblem } from '../fixtures/problems.ts'
 import { total } from '../fixtures/scrape.ts'
-import { startService } from '../fixtures/service.ts'
+import { auditedBy, startService } from '../fixtures/service.ts'
 import { csrFor, vend } from '../fixtures/vending.ts'
 import { CustomerCa, type Leaf } from '../local/ca-rig.ts'
 import { P256, connect, opensslCsr } from '../local/rig.ts'
@@ -44,10 +43,7 @@ async function brought (product = 'default', by = ca): Promise<{ serialNumber: s
   return { ...device, leaf: by.sign(`/CN=${device.serialNumber}`) }
 }
 
-function audited (requestId: string): AuditRecord[] {
-  return service.logs().split('\n').filter(Boolean).map(line => JSON.parse(line) as { audit?: AuditRecord })
-    .flatMap(({ audit }) => audit?.requestId === requestId ? audit : [])
-}
+const audited = (requestId: string) => auditedBy(service, requestId)
 
 await t.test('one that an authority signed becomes the device\'s, ACTIVE and bound; the same again changes nothing', async t => {
   const { serialNumber, leaf, registrationToken } = await brought()
