@@ -74,8 +74,9 @@ resource "aws_ecs_task_definition" "this" {
     user                   = "1000:1000"
     privileged             = false
     readonlyRootFilesystem = true
-    linuxParameters        = { capabilities = { drop = ["ALL"] } }
-    stopTimeout            = local.stop_timeout_seconds
+    # With a process 1 that passes SIGTERM on also before Node has a handler for it: a task that is stopped while it starts ends at once.
+    linuxParameters = { capabilities = { drop = ["ALL"] }, initProcessEnabled = true }
+    stopTimeout     = local.stop_timeout_seconds
 
     portMappings = [for port in [local.service_port, local.ops_port] : { containerPort = port, protocol = "tcp" }]
     environment  = [for name, value in local.environment : { name = name, value = value }]

@@ -18,8 +18,9 @@ async function main (): Promise<void> {
   const app = await buildApp({ ...config, ...local?.settings }, surroundings)
   closeOnSignals(app, config, local)
 
-  const opsUrl = await listen(app.ops, config.HOST, config.OPS_PORT, 'OPS_PORT')
+  // In this order: a balancer that /readyz tells of this task must find it.
   const serviceUrl = await listen(app.service, config.HOST, config.PORT, 'PORT')
+  const opsUrl = await listen(app.ops, config.HOST, config.OPS_PORT, 'OPS_PORT')
   log.info({ serviceUrl, opsUrl, version }, 'listening')
   await local?.welcome(app, { serviceUrl, opsUrl })
 }

@@ -83,7 +83,7 @@ run "required_variables_alone" {
   }
 
   assert {
-    condition     = jsondecode(aws_ecs_task_definition.this.container_definitions)[0].linuxParameters == { capabilities = { drop = ["ALL"] } }
+    condition     = jsondecode(aws_ecs_task_definition.this.container_definitions)[0].linuxParameters == { capabilities = { drop = ["ALL"] }, initProcessEnabled = true }
     error_message = "All capabilities are dropped and none is added."
   }
 

@@ -3,6 +3,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Test } from 'tap'
 import { type Decider, startAwsProxy } from './aws-proxy.ts'
+import { SERVER } from './processes.ts'
 import { type Engine, type LocalAws, startLocalAws, startProduction } from './service-process.ts'
 
 export interface Replica {
@@ -21,8 +22,8 @@ export interface Fleet {
   readonly replicas: readonly Replica[]
   /** The API key of a manufacturing line. */
   readonly lineKey: string
-  /** A route for operators, asked of a replica that lives. */
-  readonly ask: (path: string, body?: object) => Promise<unknown>
+  /** A route for operators, asked of the last replica or of this one. */
+  readonly ask: (path: string, body?: object, of?: Replica) => Promise<unknown>
 }
 
 const DYNAMODB_LOCAL = process.env['TEST_DYNAMODB_LOCAL_URL']
@@ -34,8 +35,9 @@ export const BEST_ENGINE: Engine = DYNAMODB_LOCAL ? { name: 'DynamoDB Local', ur
 export const TIMES = { CLAIM_LIFETIME_MS: 4_000, VEND_DEADLINE_MS: 3_500, RECONCILE_INTERVAL_MS: 1_000, AWS_CALL_TIMEOUT_MS: 2_000 }
 const ADMIT_ALL = { RATE_LIMIT_ADDRESS_MAX: '1000000', RATE_LIMIT_SERIAL_MAX: '1000000', MAX_EVENT_LOOP_DELAY_MS: '60000' }
 
+/** `servers`: how many replicas, or the program of each, where they are not all of this version. */
 export async function startFleet (
-  t: Test, size: number, decider: Decider, env: Record<string, string> = {}, awsEnv: Record<string, string> = {}
+  t: Test, servers: number | readonly string[], decider: Decider, env: Record<string, string> = {}, awsEnv: Record<string, string> = {}
 ): Promise<Fleet> {
   const aws = await startLocalAws(t, BEST_ENGINE, awsEnv)
   const [key, lineKey] = [randomBytes(24).toString('base64url'), randomBytes(24).toString('base64url')]
@@ -47,14 +49,15 @@ export async function startFleet (
     ...env
   }
   const replicas: Replica[] = []
-  for (let n = 0; n < size; n++) replicas.push(await startReplica(t, `replica-${n}`, aws, decider, settings))
+  const programs = typeof servers === 'number' ? Array.from({ length: servers }, () => SERVER) : servers
+  for (const [n, program] of programs.entries()) replicas.push(await startReplica(t, `replica-${n}`, aws, decider, settings, program))
   return {
     aws,
     replicas,
     lineKey,
-    async ask (path, body) {
+    async ask (path, body, of = replicas.at(-1)!) {
       const headers = { authorization: `Bearer ${key}`, ...body && { 'content-type': 'application/json' } }
-      const response = await fetch(replicas.at(-1)!.url() + path, { headers, ...body && { method: 'POST', body: JSON.stringify(body) } })
+      const response = await fetch(of.url() + path, { headers, ...body && { method: 'POST', body: JSON.stringify(body) } })
       if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`)
       return await response.json()
     }
@@ -66,11 +69,13 @@ export function apiKey (role: string, key: string): string {
   return `${role}:${role}:${createHash('sha256').update(key).digest('hex')}`
 }
 
-async function startReplica (t: Test, name: string, aws: LocalAws, decider: Decider, env: Record<string, string>): Promise<Replica> {
+async function startReplica (
+  t: Test, name: string, aws: LocalAws, decider: Decider, env: Record<string, string>, program: string
+): Promise<Replica> {
   const dynamodbUrl = await startAwsProxy(t, aws.dynamodbUrl, name, decider)
   const iotUrl = await startAwsProxy(t, aws.iotUrl, name, decider)
   const behind = { ...aws, dynamodbUrl, iotUrl }
-  let running = await startProduction(t, behind, env)
+  let running = await startProduction(t, behind, env, program)
   // Listens on IPv4 only; asking for `localhost` would try IPv6 first each time.
   const plain = (url: string) => url.replace('localhost', '127.0.0.1')
   return {
@@ -83,7 +88,7 @@ async function startReplica (t: Test, name: string, aws: LocalAws, decider: Deci
       await running.ended
     },
     async start () {
-      running = await startProduction(t, behind, env)
+      running = await startProduction(t, behind, env, program)
     }
   }
 }

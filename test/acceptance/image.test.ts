@@ -124,6 +124,14 @@ if (await hasDocker(t, 'the image: build, contents, start and end')) {
     t.equal(await docker('inspect', '--format', '{{.State.ExitCode}}', id), '0', `ended after ${Math.round(performance.now() - stopping)} ms, by itself`)
   })
 
+  await t.test('told to stop before it has begun, it ends at once', async t => {
+    const id = await docker('run', '--detach', '--init', '--env', `TOKEN_PEPPER=${randomBytes(32).toString('base64')}`, image)
+    t.teardown(() => docker('rm', '--force', '--volumes', id))
+    await docker('stop', '--time', '30', id)
+    t.equal(await docker('inspect', '--format', '{{.State.ExitCode}}', id), '143', 'by SIGTERM, not by the SIGKILL that follows')
+    t.notMatch((await tool('docker', ['logs', id])).stdout, 'listening')
+  })
+
   await t.test('the command line is in it too', async t => {
     t.match(await docker('run', '--rm', '--read-only', image, 'dist/cli/main.js', 'keys', 'create', '--name', 'ada', '--role', 'operator'), /^key +cvm_/m)
     const { code, stderr } = await tool('docker', ['run', '--rm', '--env', 'CVM_LOCAL=true', image])

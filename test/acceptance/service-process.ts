@@ -96,8 +96,8 @@ export async function startLocalAws (t: Test, engine: Engine, env: Record<string
 }
 
 /** Starts the service as production does, on AWS endpoints that are there already, and waits until it is ready. */
-export async function startProduction (t: Test, on: LocalAws, env: Record<string, string>) {
-  const service = start(t, process.execPath, [SERVER], {
+export async function startProduction (t: Test, on: LocalAws, env: Record<string, string>, program = SERVER) {
+  const service = start(t, process.execPath, [program], {
     ...AWS_ENV,
     NODE_ENV: 'production',
     HOST: '127.0.0.1',
