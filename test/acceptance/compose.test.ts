@@ -51,7 +51,9 @@ async function startProject (t: Test) {
   }
   const compose = (...args: string[]) => must('docker', ['compose', ...args], { env, timeoutMs: 1_500_000 })
   t.teardown(async () => {
-    await compose('--profile', 'tools', 'down', '--volumes', '--remove-orphans', '--rmi', 'local', '--timeout', '5')
+    await compose('--profile', '*', 'down', '--volumes', '--remove-orphans', '--rmi', 'local', '--timeout', '5')
+    const left = await must('docker', ['ps', '--all', '--quiet', '--filter', `label=com.docker.compose.project=${env.COMPOSE_PROJECT_NAME}`])
+    if (left !== '') throw new Error(`containers are left: ${left}`)
   })
   const began = performance.now()
   await compose('up', '--build', '--wait', '--wait-timeout', '600').catch(async (cause: Error) => {
