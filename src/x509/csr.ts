@@ -1,10 +1,10 @@
-import { createHash, type KeyObject } from 'node:crypto'
+import { hash, type KeyObject } from 'node:crypto'
 import { DerError, TAG, readDer, type DerValue } from './der.ts'
 import { KeyError, checkKey, type KeyType } from './key-policy.ts'
 import { isCommonName, nameAttributes } from './names.ts'
 import { PemError, decodePem, encodePem } from './pem.ts'
 import { refusal, type CsrRefusal } from './refusals.ts'
-import { ShapeError, algorithmOf, membersOf, octetsOf, type Algorithm } from './shape.ts'
+import { ShapeError, algorithmOf, membersOf, octetsOf, publicKeyInfoOf, type Algorithm, type PublicKeyInfo } from './shape.ts'
 import { SignatureError, checkSignatureAlgorithm, verifies } from './signature-policy.ts'
 
 /** A certificate signing request that may be sent to AWS IoT. */
@@ -20,9 +20,7 @@ export interface Csr {
 interface Request {
   readonly info: DerValue
   readonly subject: DerValue
-  readonly spki: DerValue
-  readonly keyAlgorithm: Algorithm
-  readonly key: Buffer
+  readonly publicKey: PublicKeyInfo
   readonly signatureAlgorithm: Algorithm
   readonly signature: Buffer
 }
@@ -58,7 +56,7 @@ export function checkCsr (pem: string, { serialNumber }: { serialNumber: string 
 
   const normalised = encodePem(LABELS[0], der)
   if (normalised.length > MAX_CHARS) throw refusal('csr-too-long', `${normalised.length} in lines of 64`)
-  const publicKeyFingerprint = createHash('sha256').update(request.spki.bytes).digest('hex')
+  const publicKeyFingerprint = hash('sha256', request.publicKey.der, 'hex')
   return { pem: normalised, publicKeyFingerprint, keyType, ...(commonName !== undefined && { commonName }) }
 }
 
@@ -85,21 +83,18 @@ function partsOf (value: DerValue): Request {
   const [version, subject, spki, attributes] = membersOf(info, 'CertificationRequestInfo', 4)
   if (version!.tag !== TAG.integer || version!.content.length !== 1 || version!.content[0] !== 0) throw new ShapeError('the version is not 0')
   checkAttributes(attributes!)
-  const [keyAlgorithm, key] = membersOf(spki, 'SubjectPublicKeyInfo', 2)
   return {
     info: info!,
     subject: subject!,
-    spki: spki!,
-    keyAlgorithm: algorithmOf(keyAlgorithm),
-    key: octetsOf(key, 'the public key'),
+    publicKey: publicKeyInfoOf(spki),
     signatureAlgorithm: algorithmOf(signatureAlgorithm),
     signature: octetsOf(signature, 'the signature')
   }
 }
 
-function algorithmsOf ({ keyAlgorithm, key, signatureAlgorithm }: Request): { keyType: KeyType, publicKey: KeyObject, digest: string } {
+function algorithmsOf ({ publicKey, signatureAlgorithm }: Request): { keyType: KeyType, publicKey: KeyObject, digest: string } {
   try {
-    const checked = checkKey(keyAlgorithm, key)
+    const checked = checkKey(publicKey)
     return { ...checked, digest: checkSignatureAlgorithm(signatureAlgorithm, checked.keyType) }
   } catch (error) {
     throw error instanceof KeyError || error instanceof SignatureError ? refusal(error.fault, error.message || undefined) : error

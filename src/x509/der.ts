@@ -37,8 +37,8 @@ const CONSTRUCTED = 0x20
  * @throws {DerError} for anything else. ITU-T X.690, sections 8, 10 and 11.
  */
 export function readDer (input: Buffer): DerValue {
-  const value = readValue(input, 0, input.length, 0)
-  if (value.bytes.length !== input.length) throw new DerError('there are bytes after the value')
+  const { value, stop } = readValue(input, 0, input.length, 0)
+  if (stop !== input.length) throw new DerError('there are bytes after the value')
   return value
 }
 
@@ -47,18 +47,19 @@ export function readDer (input: Buffer): DerValue {
  * Arcs beyond 2^53 lose digits; no arc that anything is compared with is near that.
  */
 export function oidOf ({ content }: DerValue): string {
-  const arcs: number[] = []
+  let dotted = ''
   let arc = 0
-  for (const octet of content) {
+  for (let at = 0; at < content.length; at++) {
+    const octet = content[at]!
     arc = arc * 128 + (octet & 0x7f)
     if (octet & 0x80) continue
-    if (arcs.length === 0) {
+    if (dotted === '') {
       const root = Math.min(2, Math.floor(arc / 40))
-      arcs.push(root, arc - root * 40)
-    } else arcs.push(arc)
+      dotted = `${root}.${arc - root * 40}`
+    } else dotted += `.${arc}`
     arc = 0
   }
-  return arcs.join('.')
+  return dotted
 }
 
 /** Where a value lies in its bytes: from `start` with its header, from `at` without, up to `stop`. */
@@ -88,32 +89,60 @@ export function spanAt (input: Buffer, start: number, end: number): DerSpan {
   return { tag, start, at, stop: at + length }
 }
 
-function readValue (input: Buffer, from: number, end: number, depth: number): DerValue {
+/** Views are made when somebody asks for them: most values are only passed by on the way to others. */
+class Value implements DerValue {
+  readonly tag: number
+  readonly children: readonly DerValue[]
+  readonly #input: Buffer
+  readonly #span: DerSpan
+
+  constructor (input: Buffer, span: DerSpan, children: readonly DerValue[]) {
+    this.tag = span.tag
+    this.children = children
+    this.#input = input
+    this.#span = span
+  }
+
+  get bytes (): Buffer {
+    return this.#input.subarray(this.#span.start, this.#span.stop)
+  }
+
+  get content (): Buffer {
+    return this.#input.subarray(this.#span.at, this.#span.stop)
+  }
+}
+
+const NONE: readonly DerValue[] = []
+
+function readValue (input: Buffer, from: number, end: number, depth: number): { value: DerValue, stop: number } {
   if (depth > MAX_DEPTH) throw new DerError(`values are nested more than ${MAX_DEPTH} deep`)
-  const { tag, start, at, stop } = spanAt(input, from, end)
-  const children: DerValue[] = []
+  const span = spanAt(input, from, end)
+  const { tag, at, stop } = span
+  let children = NONE
   if (tag & CONSTRUCTED) {
+    const read: DerValue[] = []
     for (let next = at; next < stop;) {
       const child = readValue(input, next, stop, depth + 1)
-      children.push(child)
-      next += child.bytes.length
+      read.push(child.value)
+      next = child.stop
     }
+    children = read
   }
-  const value = { tag, bytes: input.subarray(start, stop), content: input.subarray(at, stop), children }
-  if (tag < 0x40 && !isCanonical(value)) throw new DerError(`a value with tag 0x${tag.toString(16)} is not in DER form`)
-  return value
+  if (tag < 0x40 && !isCanonical(input, span, children)) throw new DerError(`a value with tag 0x${tag.toString(16)} is not in DER form`)
+  return { value: new Value(input, span, children), stop }
 }
 
 /** Universal types only: whether the content is the only one that DER allows for its meaning. */
-function isCanonical ({ tag, content, children }: DerValue): boolean {
-  const [first = 0, second = 0] = content
-  const last = content.at(-1) ?? 0
+function isCanonical (input: Buffer, { tag, at, stop }: DerSpan, children: readonly DerValue[]): boolean {
+  const length = stop - at
+  const first = input[at]!
+  const last = input[stop - 1]!
   switch (tag) {
-    case TAG.boolean: return content.length === 1 && (first === 0 || first === 0xff)
-    case TAG.integer: case TAG.enumerated: return content.length === 1 || (content.length > 1 && !isPadding(first, second))
-    case TAG.bitString: return content.length === 1 ? first === 0 : content.length > 1 && first < 8 && (last & ((1 << first) - 1)) === 0
-    case TAG.null: return content.length === 0
-    case TAG.oid: return content.length > 0 && last < 0x80 && content.every((octet, i) => octet !== 0x80 || content[i - 1]! >= 0x80)
+    case TAG.boolean: return length === 1 && (first === 0 || first === 0xff)
+    case TAG.integer: case TAG.enumerated: return length === 1 || (length > 1 && !isPadding(first, input[at + 1]!))
+    case TAG.bitString: return length === 1 ? first === 0 : length > 1 && first < 8 && (last & ((1 << first) - 1)) === 0
+    case TAG.null: return length === 0
+    case TAG.oid: return length > 0 && last < 0x80 && hasShortestArcs(input, at, stop)
     case TAG.set: return children.every((child, i) => i === 0 || Buffer.compare(children[i - 1]!.bytes, child.bytes) <= 0)
     case TAG.sequence: return true
     // Octets, times and strings: every content is canonical; whether a string is one is for its reader.
@@ -121,6 +150,12 @@ function isCanonical ({ tag, content, children }: DerValue): boolean {
     case 0x0c: case 0x12: case 0x13: case 0x14: case 0x16: case 0x1a: case 0x1c: case 0x1e: return true
     default: return false
   }
+}
+
+/** Whether no arc of an OBJECT IDENTIFIER begins with a byte that adds nothing. X.690, 8.19.2. */
+function hasShortestArcs (input: Buffer, at: number, stop: number): boolean {
+  for (let i = at; i < stop; i++) if (input[i] === 0x80 && (i === at || input[i - 1]! < 0x80)) return false
+  return true
 }
 
 /** Whether the first byte of an INTEGER only repeats the sign of the second. */

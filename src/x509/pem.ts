@@ -28,12 +28,23 @@ const EDGE_SPACE = ' \t\r\n'
  */
 export function decodePem (text: string, { labels, maxChars }: PemRules): Buffer {
   if (text.length > maxChars) throw new PemError('too-long', `${text.length} characters, ${maxChars} are allowed`)
+  const asWritten = bytesAsWritten(text, labels)
+  if (asWritten) return asWritten
 
   const lines = trim(text).split(/\r?\n/)
   const label = labelOf(lines[0]!, labels)
   if (lines.at(-1) !== `-----END ${label}-----`) throw new PemError('not-one-block', `the last line is not -----END ${label}-----`)
 
   return bytesOf(lines.slice(1, -1))
+}
+
+/** The bytes of a block that is written as we and OpenSSL write it, which is nearly every one: what is written anew and the same needs no other test. */
+function bytesAsWritten (text: string, labels: readonly string[]): Buffer | undefined {
+  const label = labels.find(label => text.startsWith(label, 11))
+  if (label === undefined) return undefined
+  const whole = text.endsWith('\n') ? text : `${text}\n`
+  const bytes = Buffer.from(whole.slice(17 + label.length, -16 - label.length), 'base64')
+  return bytes.length > 0 && encodePem(label, bytes) === whole ? bytes : undefined
 }
 
 /**
@@ -82,8 +93,10 @@ function bytesOf (body: readonly string[]): Buffer {
 
 /** The one PEM form that this service writes: lines of 64, LF, a newline at the end. RFC 7468, section 2. */
 export function encodePem (label: string, der: Uint8Array): string {
-  const base64 = Buffer.from(der).toString('base64')
-  return `-----BEGIN ${label}-----\n${base64.replace(/.{1,64}/g, '$&\n')}-----END ${label}-----\n`
+  const base64 = Buffer.from(der.buffer, der.byteOffset, der.byteLength).toString('base64')
+  let lines = ''
+  for (let at = 0; at < base64.length; at += 64) lines += `${base64.slice(at, at + 64)}\n`
+  return `-----BEGIN ${label}-----\n${lines}-----END ${label}-----\n`
 }
 
 // Not String.trim(): that would also take off byte order marks and other Unicode spaces, which AWS IoT may not.

@@ -8,6 +8,9 @@ export class ShapeError extends Error {
 /** An AlgorithmIdentifier: the algorithm's object identifier and its parameters, if any. RFC 5280, 4.1.1.2. */
 export interface Algorithm { readonly oid: string, readonly parameters: DerValue | undefined }
 
+/** A SubjectPublicKeyInfo: its bytes as they came, and what they say. RFC 5280, 4.1.2.7. */
+export interface PublicKeyInfo { readonly der: Buffer, readonly algorithm: Algorithm, readonly key: Buffer }
+
 /** The members of a sequence, as many as `count` says. Throws a `ShapeError`, as all here do. */
 export function membersOf (value: DerValue | undefined, what: string, count?: number): readonly DerValue[] {
   if (value?.tag !== TAG.sequence) throw new ShapeError(`${what} is not a sequence`)
@@ -19,6 +22,11 @@ export function algorithmOf (value: DerValue | undefined): Algorithm {
   const [oid, parameters, ...rest] = membersOf(value, 'an AlgorithmIdentifier')
   if (oid?.tag !== TAG.oid || rest.length > 0) throw new ShapeError('an AlgorithmIdentifier is malformed')
   return { oid: oidOf(oid), parameters }
+}
+
+export function publicKeyInfoOf (value: DerValue | undefined): PublicKeyInfo {
+  const [algorithm, key] = membersOf(value, 'SubjectPublicKeyInfo', 2)
+  return { der: value!.bytes, algorithm: algorithmOf(algorithm), key: octetsOf(key, 'the public key') }
 }
 
 /** The bytes of a bit string that holds whole ones, as keys and signatures do. */

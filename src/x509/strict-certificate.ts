@@ -6,7 +6,7 @@ import { KeyError, checkKey, keyTypeIn } from './key-policy.ts'
 import { nameAttributes, nameText, type NameAttribute } from './names.ts'
 import { PemError, decodePem, decodePems } from './pem.ts'
 import { certificateRefusal, type CertificateRefusal } from './refusals.ts'
-import { ShapeError, algorithmOf, membersOf, octetsOf, serialNumberOf, timeOf, type Algorithm } from './shape.ts'
+import { ShapeError, algorithmOf, membersOf, octetsOf, publicKeyInfoOf, serialNumberOf, timeOf, type Algorithm, type PublicKeyInfo } from './shape.ts'
 
 /** A certificate that somebody else made, read strictly by our own reader. Nothing here is verified. */
 export interface Certificate extends CertificateFacts {
@@ -18,8 +18,7 @@ export interface Certificate extends CertificateFacts {
   readonly issuerDer: Buffer
   readonly subjectDer: Buffer
   readonly subjectAttributes: readonly NameAttribute[]
-  readonly keyAlgorithm: Algorithm
-  readonly key: Buffer
+  readonly publicKeyInfo: PublicKeyInfo
   readonly extensions: CertificateExtensions
 }
 
@@ -72,7 +71,7 @@ const keys = new WeakMap<Certificate, KeyObject>()
 
 /** The public key, imported once. @throws {KeyError} when it breaks the key rules, which are those of a CSR for every certificate. */
 export function publicKeyOf (certificate: Certificate): KeyObject {
-  const key = keys.get(certificate) ?? checkKey(certificate.keyAlgorithm, certificate.key).publicKey
+  const key = keys.get(certificate) ?? checkKey(certificate.publicKeyInfo).publicKey
   keys.set(certificate, key)
   return key
 }
@@ -103,8 +102,7 @@ function partsOf (root: DerValue): Certificate {
   if (serial === undefined || spki === undefined) throw new ShapeError('TBSCertificate is cut off')
   if (!algorithm!.bytes.equals(outer!.bytes)) throw new ShapeError('it names two signature algorithms')
   const [notBefore, notAfter] = membersOf(validity, 'Validity', 2).map(timeOf)
-  const [keyAlgorithm, bits] = membersOf(spki, 'SubjectPublicKeyInfo', 2)
-  const [keyInfo, key] = [algorithmOf(keyAlgorithm), octetsOf(bits, 'the public key')]
+  const publicKeyInfo = publicKeyInfoOf(spki)
   const subjectAttributes = namesIn(subject!)
   const issuerAttributes = namesIn(issuer!)
   if (issuerAttributes.length === 0) throw new ShapeError('the issuer is empty')
@@ -118,15 +116,14 @@ function partsOf (root: DerValue): Certificate {
     serialNumber: serialNumberOf(serial),
     notBefore: notBefore!,
     notAfter: notAfter!,
-    keyType: keyTypeIn(keyInfo, key) ?? 'other',
+    keyType: keyTypeIn(publicKeyInfo) ?? 'other',
     tbs: tbs!.bytes,
     signatureAlgorithm: algorithmOf(outer),
     signature: octetsOf(signature, 'the signature'),
     issuerDer: issuer!.bytes,
     subjectDer: subject!.bytes,
     subjectAttributes,
-    keyAlgorithm: keyInfo,
-    key,
+    publicKeyInfo,
     extensions: extensionsOf(optional, version)
   }
 }
