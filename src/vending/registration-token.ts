@@ -1,4 +1,4 @@
-import { createHmac, timingSafeEqual } from 'node:crypto'
+import { createHmac, createSecretKey, timingSafeEqual } from 'node:crypto'
 import { CvmError } from '../errors.ts'
 import type { Device } from './device.ts'
 
@@ -10,7 +10,8 @@ export type TokenHasher = (serialNumber: string, token: string) => string
  * neither reveals tokens nor lets one device's hash be used for another.
  */
 export function tokenHasher (pepper: Buffer): TokenHasher {
-  return (serialNumber, token) => createHmac('sha256', pepper).update(`${serialNumber}\0${token}`).digest('base64url')
+  const key = createSecretKey(pepper)
+  return (serialNumber, token) => createHmac('sha256', key).update(`${serialNumber}\0${token}`).digest('base64url')
 }
 
 /** Raises `CvmError('weak-token')` for a token that could be guessed, or that would not survive a terminal or a header. */

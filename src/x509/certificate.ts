@@ -1,6 +1,9 @@
-import { X509Certificate, createHash, type KeyObject } from 'node:crypto'
-import { keyTypeOf, type KeyType } from './key-policy.ts'
+import { hash } from 'node:crypto'
+import { DerError, readDer, type DerValue } from './der.ts'
+import { keyTypeIn, type KeyType } from './key-policy.ts'
+import { nameAttributes, nameText, type NameAttribute } from './names.ts'
 import { PemError, decodePem } from './pem.ts'
+import { ShapeError, membersOf, publicKeyInfoOf, serialNumberOf, timeOf } from './shape.ts'
 
 /** What a certificate says about itself. Nothing here is verified. */
 export interface CertificateFacts {
@@ -22,6 +25,7 @@ export interface CertificateFacts {
 
 // The longest that AWS IoT's Register* calls take.
 const MAX_CHARS = 65_536
+const VERSION = 0xa0
 
 /**
  * The facts of a PEM text that holds exactly one certificate.
@@ -29,18 +33,58 @@ const MAX_CHARS = 65_536
  */
 export function readCertificate (pem: string): CertificateFacts {
   const der = derOf(pem)
-  const certificate = parse(der)
-  return {
-    certificateId: createHash('sha256').update(der).digest('hex'),
-    der,
-    publicKeyFingerprint: createHash('sha256').update(certificate.key.export({ type: 'spki', format: 'der' })).digest('hex'),
-    subject: oneLine(certificate.x509.subject),
-    issuer: oneLine(certificate.x509.issuer),
-    serialNumber: certificate.x509.serialNumber,
-    notBefore: epochMs(certificate.x509.validFrom),
-    notAfter: epochMs(certificate.x509.validTo),
-    keyType: keyTypeOf(certificate.key) ?? 'other'
+  try {
+    const root = readDer(der)
+    return factsOf(root, fieldsOf(root))
+  } catch (cause) {
+    throw cause instanceof DerError || cause instanceof ShapeError ? new Error(`The PEM block does not hold exactly one X.509 certificate in DER: ${cause.message}`, { cause }) : cause
   }
+}
+
+/** The fields of a TBSCertificate; what may follow them is in `optional`. RFC 5280, 4.1. */
+export interface CertificateFields {
+  readonly version: DerValue | undefined
+  readonly serial: DerValue
+  readonly algorithm: DerValue
+  readonly issuer: DerValue
+  readonly validity: DerValue
+  readonly subject: DerValue
+  readonly spki: DerValue
+  readonly optional: readonly DerValue[]
+}
+
+/** @throws {ShapeError} for what is no certificate. */
+export function fieldsOf (root: DerValue): CertificateFields {
+  const [tbs] = membersOf(root, 'Certificate', 3)
+  const members = membersOf(tbs, 'TBSCertificate')
+  const version = members[0]?.tag === VERSION ? members[0] : undefined
+  const [serial, algorithm, issuer, validity, subject, spki, ...optional] = version ? members.slice(1) : members
+  if (spki === undefined) throw new ShapeError('TBSCertificate is cut off')
+  return { version, serial: serial!, algorithm: algorithm!, issuer: issuer!, validity: validity!, subject: subject!, spki, optional }
+}
+
+/** @throws {ShapeError} for fields of a wrong kind. */
+export function factsOf (root: DerValue, { serial, issuer, validity, subject, spki }: CertificateFields): CertificateFacts {
+  const [notBefore, notAfter] = membersOf(validity, 'Validity', 2).map(timeOf)
+  for (const name of [issuer, subject]) namesIn(name)
+  return {
+    certificateId: hash('sha256', root.bytes, 'hex'),
+    der: root.bytes,
+    publicKeyFingerprint: hash('sha256', spki.bytes, 'hex'),
+    subject: nameText(subject),
+    issuer: nameText(issuer),
+    serialNumber: serialNumberOf(serial),
+    notBefore: notBefore!,
+    notAfter: notAfter!,
+    keyType: keyTypeIn(publicKeyInfoOf(spki)) ?? 'other'
+  }
+}
+
+/** The attributes of issuer or subject. @throws {ShapeError} */
+export function namesIn (name: DerValue): NameAttribute[] {
+  const attributes = nameAttributes(name)
+  if (attributes === undefined) throw new ShapeError('issuer or subject is not a Name')
+  return attributes
 }
 
 function derOf (pem: string): Buffer {
@@ -49,26 +93,4 @@ function derOf (pem: string): Buffer {
   } catch (cause) {
     throw cause instanceof PemError ? new Error(`The text is not exactly one PEM certificate: ${cause.message}`, { cause }) : cause
   }
-}
-
-function parse (der: Buffer): { x509: X509Certificate, key: KeyObject } {
-  try {
-    const x509 = new X509Certificate(der)
-    // Node also reads BER, PEM inside PEM, and stops where the first value ends; the id would then be of other bytes than it read.
-    if (x509.raw.equals(der)) return { x509, key: x509.publicKey }
-  } catch (cause) {
-    throw new Error('The PEM block does not hold an X.509 certificate with a known kind of key', { cause })
-  }
-  throw new Error('The PEM block holds something else than exactly one X.509 certificate in DER')
-}
-
-// Node separates attributes by line feeds, which it escapes inside values; it types an empty name as text but gives undefined.
-function oneLine (name: string | undefined): string {
-  return name?.split('\n').join(', ') ?? ''
-}
-
-function epochMs (date: string): number {
-  const ms = Date.parse(date)
-  if (Number.isNaN(ms)) throw new Error('The certificate has a date that cannot be read')
-  return ms
 }

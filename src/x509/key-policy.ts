@@ -26,7 +26,6 @@ const CURVES: Readonly<Record<string, { name: CurveName, coordinateBytes: number
   '1.3.132.0.34': { name: 'EC-P384', coordinateBytes: 48 },
   '1.3.132.0.35': { name: 'EC-P521', coordinateBytes: 66 }
 }
-const CURVE_OF_NODE: Readonly<Record<string, CurveName>> = { prime256v1: 'EC-P256', secp384r1: 'EC-P384', secp521r1: 'EC-P521' }
 
 /**
  * The type and the imported form of a public key that passes the key rules: RSA of 2048 to 4096 bits with a sane exponent, or a named
@@ -52,12 +51,6 @@ export function keyTypeIn (info: PublicKeyInfo): KeyType | undefined {
     if (error instanceof KeyError) return undefined
     throw error
   }
-}
-
-/** The type of any public key, by the same names; `undefined` for one that no CSR may carry because of its kind or curve. */
-export function keyTypeOf ({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject): KeyType | undefined {
-  if (asymmetricKeyType === 'rsa') return `RSA-${asymmetricKeyDetails?.modulusLength ?? 0}`
-  return asymmetricKeyType === 'ec' ? CURVE_OF_NODE[asymmetricKeyDetails?.namedCurve ?? ''] : undefined
 }
 
 function typeOf ({ algorithm: { oid, parameters }, key }: PublicKeyInfo): KeyType {

@@ -1,12 +1,12 @@
-import { createHash, type KeyObject } from 'node:crypto'
-import type { CertificateFacts } from './certificate.ts'
+import type { KeyObject } from 'node:crypto'
+import { factsOf, fieldsOf, namesIn, type CertificateFacts } from './certificate.ts'
 import { DerError, TAG, readDer, type DerValue } from './der.ts'
 import { certificateExtensions, extensionsIn, type CertificateExtensions } from './extensions.ts'
-import { KeyError, checkKey, keyTypeIn } from './key-policy.ts'
-import { nameAttributes, nameText, type NameAttribute } from './names.ts'
+import { KeyError, checkKey } from './key-policy.ts'
+import type { NameAttribute } from './names.ts'
 import { PemError, decodePem, decodePems } from './pem.ts'
 import { certificateRefusal, type CertificateRefusal } from './refusals.ts'
-import { ShapeError, algorithmOf, membersOf, octetsOf, publicKeyInfoOf, serialNumberOf, timeOf, type Algorithm, type PublicKeyInfo } from './shape.ts'
+import { ShapeError, algorithmOf, membersOf, octetsOf, publicKeyInfoOf, type Algorithm, type PublicKeyInfo } from './shape.ts'
 
 /** A certificate that somebody else made, read strictly by our own reader. Nothing here is verified. */
 export interface Certificate extends CertificateFacts {
@@ -34,7 +34,7 @@ const PEM_REASONS: Readonly<Record<PemError['fault'], CertificateRefusal>> = {
   'not-canonical': 'pem-not-canonical'
 }
 const NO_EXTENSIONS: CertificateExtensions = { isCa: false, oids: [], critical: [] }
-const [VERSION, ISSUER_ID, SUBJECT_ID, EXTENSIONS] = [0xa0, 0x81, 0x82, 0xa3]
+const [ISSUER_ID, SUBJECT_ID, EXTENSIONS] = [0x81, 0x82, 0xa3]
 
 /**
  * The certificate of a device in a PEM text that holds nothing else, with the key rules of a CSR and a readable subject.
@@ -96,35 +96,23 @@ export function parseCertificate (der: Buffer): Certificate {
 
 function partsOf (root: DerValue): Certificate {
   const [tbs, outer, signature] = membersOf(root, 'Certificate', 3)
-  const members = [...membersOf(tbs, 'TBSCertificate')]
-  const version = versionOf(members[0]?.tag === VERSION ? members.shift() : undefined)
-  const [serial, algorithm, issuer, validity, subject, spki, ...optional] = members
-  if (serial === undefined || spki === undefined) throw new ShapeError('TBSCertificate is cut off')
-  if (!algorithm!.bytes.equals(outer!.bytes)) throw new ShapeError('it names two signature algorithms')
-  const [notBefore, notAfter] = membersOf(validity, 'Validity', 2).map(timeOf)
-  const publicKeyInfo = publicKeyInfoOf(spki)
-  const subjectAttributes = namesIn(subject!)
-  const issuerAttributes = namesIn(issuer!)
+  const fields = fieldsOf(root)
+  const { version, algorithm, issuer, subject, spki, optional } = fields
+  if (!algorithm.bytes.equals(outer!.bytes)) throw new ShapeError('it names two signature algorithms')
+  const subjectAttributes = namesIn(subject)
+  const issuerAttributes = namesIn(issuer)
   if (issuerAttributes.length === 0) throw new ShapeError('the issuer is empty')
   if (issuerAttributes.some(({ text }) => text === undefined)) throw new ShapeError('a value of the issuer is not a valid text string')
   return {
-    certificateId: sha256(root.bytes),
-    der: root.bytes,
-    publicKeyFingerprint: sha256(spki.bytes),
-    subject: nameText(subject!),
-    issuer: nameText(issuer!),
-    serialNumber: serialNumberOf(serial),
-    notBefore: notBefore!,
-    notAfter: notAfter!,
-    keyType: keyTypeIn(publicKeyInfo) ?? 'other',
+    ...factsOf(root, fields),
     tbs: tbs!.bytes,
     signatureAlgorithm: algorithmOf(outer),
     signature: octetsOf(signature, 'the signature'),
-    issuerDer: issuer!.bytes,
-    subjectDer: subject!.bytes,
+    issuerDer: issuer.bytes,
+    subjectDer: subject.bytes,
     subjectAttributes,
-    publicKeyInfo,
-    extensions: extensionsOf(optional, version)
+    publicKeyInfo: publicKeyInfoOf(spki),
+    extensions: extensionsOf(optional, versionOf(version))
   }
 }
 
@@ -138,21 +126,11 @@ function versionOf (field: DerValue | undefined): number {
   return version
 }
 
-function extensionsOf (optional: DerValue[], version: number): CertificateExtensions {
+function extensionsOf (optional: readonly DerValue[], version: number): CertificateExtensions {
   const rest = [...optional]
   if (version > 1 && rest[0]?.tag === ISSUER_ID) rest.shift()
   if (version > 1 && rest[0]?.tag === SUBJECT_ID) rest.shift()
   const field = version === 3 && rest[0]?.tag === EXTENSIONS ? rest.shift() : undefined
   if (rest.length > 0 || (field && field.children.length !== 1)) throw new ShapeError('there is more than its version allows')
   return field ? certificateExtensions(extensionsIn(field.children[0]!)) : NO_EXTENSIONS
-}
-
-function namesIn (name: DerValue): NameAttribute[] {
-  const attributes = nameAttributes(name)
-  if (attributes === undefined) throw new ShapeError('issuer or subject is not a Name')
-  return attributes
-}
-
-function sha256 (bytes: Buffer): string {
-  return createHash('sha256').update(bytes).digest('hex')
 }
