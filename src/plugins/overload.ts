@@ -1,3 +1,4 @@
+import { monitorEventLoopDelay } from 'node:perf_hooks'
 import underPressure from '@fastify/under-pressure'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
@@ -16,13 +17,36 @@ class Overloaded extends CvmError {
   }
 }
 
-/** Answers 503 early rather than everything late: bounds what is worked on at once, and watches the event loop. */
+const SAMPLE_MS = 50
+const RESOLUTION_MS = 10
+/** Of the delay at which everything is refused: from here on fewer requests are worked on, so that a refusal is still quick. */
+const EARLY = 1 / 40
+const LEAST_IN_FLIGHT = 16
+
+/**
+ * Answers 503 early rather than everything late: bounds what is worked on at once, and watches the event loop. The bound follows the loop:
+ * requests that wait for AWS cost nothing and many may wait, but of those that need the CPU only as many get in as it keeps up with.
+ */
 export const overload = fp<OverloadOptions>(async (app: FastifyInstance, { maxInFlight, maxEventLoopDelayMs, onInFlight }) => {
   let inFlight = 0
+  let bound = maxInFlight
+  const loop = monitorEventLoopDelay({ resolution: RESOLUTION_MS })
+  const timer = setInterval(() => {
+    const isLate = loop.mean / 1e6 - RESOLUTION_MS > maxEventLoopDelayMs * EARLY
+    loop.reset()
+    if (!isLate) bound = Math.min(maxInFlight, Math.ceil(bound * 1.1))
+    // Where few are worked on, it is not their number that makes the loop late.
+    else if (inFlight > LEAST_IN_FLIGHT) bound = Math.max(LEAST_IN_FLIGHT, Math.floor(Math.min(bound, inFlight) / 2))
+  }, SAMPLE_MS).unref()
+  loop.enable()
+  app.addHook('onClose', async () => {
+    clearInterval(timer)
+    loop.disable()
+  })
   app.addHook('onRequest', async (_request, reply) => {
     onInFlight(++inFlight)
     reply.raw.once('close', () => onInFlight(--inFlight))
-    if (inFlight > maxInFlight) throw new Overloaded()
+    if (inFlight > Math.min(bound, maxInFlight)) throw new Overloaded()
   })
   // A sample without a measurement counts as infinite there; it says nothing, and the next one comes within a second.
   const isSlow = (delayMs: number) => delayMs > maxEventLoopDelayMs && delayMs !== Infinity

@@ -57,6 +57,27 @@ await t.test('clients that go away are not counted for ever', async t => {
   t.ok(await until(async () => await inFlight() === 0))
 })
 
+await t.test('while the event loop is late, fewer are worked on at once, and as many as before when it is not', async t => {
+  const limits = { MAX_IN_FLIGHT: '40', MAX_EVENT_LOOP_DELAY_MS: '400', RATE_LIMIT_ADDRESS_MAX: '100000' }
+  const late = await startService({ AWS_ENDPOINT_URL_IOT: iot.url, ...limits })
+  t.teardown(() => late.close())
+  const hold = gate()
+  iot.fail(operation => operation === 'CreateThing' ? hold.passed : undefined)
+  const devices = await Promise.all(Array.from({ length: 30 }, () => newDevice(late)))
+  const held = devices.map(device => vend(late, device))
+  const worked = async () => (await scrape(late)).find(({ name }) => name === 'cvm_http_requests_in_flight')?.value
+  t.ok(await until(async () => await worked() === 30), 'thirty are worked on')
+  const oneMore = async () => (await late.app.service.inject('/openapi.json')).statusCode
+  t.equal(await oneMore(), 200)
+  const stall = setInterval(() => { for (const end = Date.now() + 40; Date.now() < end;); }, 1)
+  t.ok(await until(async () => await oneMore() === 503), 'one more is turned away')
+  t.equal((await late.app.ops.inject('/readyz')).json().status, 'ready', 'and the balancer goes on sending others')
+  clearInterval(stall)
+  hold.open()
+  t.strictSame([...new Set((await Promise.all(held)).map(({ statusCode }) => statusCode))], [201], 'those that were accepted are answered')
+  t.equal(await oneMore(), 200, 'and one more is, too')
+})
+
 await t.test('a busy event loop turns requests away, and recovers', async t => {
   const busy = await startService({ MAX_EVENT_LOOP_DELAY_MS: '1' })
   t.teardown(() => busy.close())
