@@ -11,12 +11,19 @@ import { CANDIDATE_REFUSALS } from '../src/vending/activation-candidate.ts'
 import { AUTHORITY_REFUSALS } from '../src/vending/authority-rules.ts'
 import { FOREIGN_REFUSALS } from '../src/vending/foreign-certificate.ts'
 import { MIGRATION_NOTES } from '../src/vending/migrate.ts'
+import type { Result } from './bench/harness.ts'
+import { HEAD, rowOf } from './bench/rows.ts'
 import { accessRows } from './fixtures/access.ts'
 import { variableRows } from './fixtures/infra-variables.ts'
 import { isInReadme, readme, table } from './fixtures/readme.ts'
 import { CERTIFICATE_REFUSALS, CHAIN_REFUSALS, CSR_REFUSALS } from '../src/x509/refusals.ts'
 
 interface MetricInfo { name: string, help: string, type: string, values: { labels: object }[] }
+
+/** What `npm run bench -- --write` has measured. */
+function benched (): Record<string, Result[]> {
+  return (JSON.parse(readFileSync(new URL('bench/results.json', import.meta.url), 'utf8')) as { results: Record<string, Result[]> }).results
+}
 
 const tables: Record<string, string> = {
   configuration: table(['setting', 'default', 'allowed', 'meaning'], Object.entries(SETTINGS.properties).map(([name, schema]) => {
@@ -37,6 +44,7 @@ const tables: Record<string, string> = {
   'migration-notes': table(['note', 'meaning'], Object.entries(MIGRATION_NOTES).map(([note, meaning]) => [`\`${note}\``, meaning])),
   'foreign-refusals': table(['reason', 'rule'], Object.entries({ ...FOREIGN_REFUSALS, ...CANDIDATE_REFUSALS }).map(([reason, rule]) => [`\`${reason}\``, rule])),
   'authority-refusals': table(['reason', 'rule'], Object.entries(AUTHORITY_REFUSALS).map(([reason, rule]) => [`\`${reason}\``, rule])),
+  bench: table(HEAD, Object.values(benched()).flat().map(rowOf)),
   access: table(['method', 'route', 'who'], await accessRows()),
   infrastructure: table(['variable', 'default', 'meaning'], variableRows()),
   audit: table(['event', 'says'], Object.entries(AUDIT_EVENTS).map(([event, meaning]) => [`\`${event}\``, meaning])),

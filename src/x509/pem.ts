@@ -38,7 +38,10 @@ export function decodePem (text: string, { labels, maxChars }: PemRules): Buffer
   return bytesOf(lines.slice(1, -1))
 }
 
-/** The bytes of a block that is written as we and OpenSSL write it, which is nearly every one: what is written anew and the same needs no other test. */
+/**
+ * The bytes of a block that is written as we and OpenSSL write it, as nearly every one is: what is the same when written anew needs no
+ * other test.
+ */
 function bytesAsWritten (text: string, labels: readonly string[]): Buffer | undefined {
   const label = labels.find(label => text.startsWith(label, 11))
   if (label === undefined) return undefined
