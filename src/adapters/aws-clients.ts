@@ -105,7 +105,7 @@ interface Stack { add: (middleware: Middleware, options: object) => void, addRel
 /** Inside the SDK's retries, so that every attempt and every page counts. */
 function observed<C extends DynamoDBClient | IoTClient | IoTDataPlaneClient> (client: C, service: AwsService, observe: ObserveCall): C {
   const stack = client.middlewareStack as Stack
-  // Costs a tenth of a call, for a logger that nobody has set, and for a header that only functions of AWS Lambda need.
+  // They work at each call for a logger that nobody has set, and for a header that only functions of AWS Lambda need.
   for (const name of ['loggerMiddleware', 'recursionDetectionMiddleware']) stack.remove(name)
   stack.addRelativeTo((next, { commandName }) => async args => {
     const start = performance.now()

@@ -1,6 +1,6 @@
 // Whether a vend costs more where more devices are registered: time and request units on DynamoDB Local.
 import { randomUUID } from 'node:crypto'
-import { BatchWriteItemCommand, DynamoDBClient, PutItemCommand } from '@aws-sdk/client-dynamodb'
+import { BatchWriteItemCommand, DeleteTableCommand, DynamoDBClient, PutItemCommand } from '@aws-sdk/client-dynamodb'
 import { startMeter } from '../fixtures/request-units.ts'
 import { forked } from './children.ts'
 import { dynamodbLocal } from './dynamodb-local.ts'
@@ -50,7 +50,11 @@ export async function sizes ({ rounds, scale }: Size): Promise<Result[]> {
       return { ms: median(took), units: writes / times }
     }
     await cost()
-    return { cost, async stop () { await Promise.all([http.close(), service.stop()]) } }
+    const stop = async () => {
+      await Promise.all([http.close(), service.stop()])
+      await client.send(new DeleteTableCommand({ TableName: DEVICE_TABLE }))
+    }
+    return { cost, stop }
   }
   const least = await table(LEAST)
   const results: Result[] = []
