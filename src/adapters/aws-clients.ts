@@ -1,9 +1,10 @@
 import { DynamoDBClient } from '@aws-sdk/client-dynamodb'
 import { IoTClient } from '@aws-sdk/client-iot'
 import { IoTDataPlaneClient } from '@aws-sdk/client-iot-data-plane'
-import { StandardRetryStrategy } from '@smithy/core/retry'
+import type { StandardRetryStrategy } from '@smithy/core/retry'
 import { UndiciHttpHandler } from '@smithy/undici-http-handler'
-import { CvmError } from '../errors.ts'
+import toFastProperties from 'to-fast-properties'
+import { type Failure, repeated, typeOf } from './attempts.ts'
 import { SigningHash } from './signing-hash.ts'
 
 /** Where the SDK keeps what a call was sent with (`SMITHY_CONTEXT_KEY` of @smithy/types). */
@@ -11,6 +12,15 @@ const SMITHY_CONTEXT_KEY = '__smithy_context'
 
 /** Of one client to one host, as many as the SDK's own handler opens. */
 const MAX_CONNECTIONS = 50
+
+/**
+ * What works at each call for a logger that nobody has set, for a header that only functions of AWS Lambda need, for lengths that undici
+ * counts itself, and for a name that is always the same.
+ */
+const LEFT_OUT = ['loggerMiddleware', 'recursionDetectionMiddleware', 'contentLengthMiddleware', 'getUserAgentMiddleware']
+
+/** Where the SDK has its own, which this replaces. */
+const ATTEMPTS = { name: 'retryMiddleware', step: 'finalizeRequest', priority: 'high', override: true } as const
 
 /** The services by their names in metrics. */
 type AwsService = 'dynamodb' | 'iot' | 'iot-data'
@@ -57,8 +67,7 @@ export function iotTendingClient (settings: IotSettings): IoTClient {
 
 /** For the calls that make a fresh certificate usable: all of them may be repeated. */
 export function iotBindingClient (settings: IotSettings): IoTClient {
-  const retryStrategy = new BindingRetry(6)
-  return paced(new IoTClient({ ...common(settings, settings.iotEndpoint), retryStrategy }), settings)
+  return paced(new IoTClient({ ...common(settings, settings.iotEndpoint), maxAttempts: 6 }), settings, bindingTypeOf)
 }
 
 /** For shadows: the SDK's own retries, because merging the same again changes nothing. The endpoint is each account's own. */
@@ -68,16 +77,12 @@ export function iotDataClient (settings: AwsSettings, endpointUrl: () => Promise
 }
 
 /**
- * The SDK's standard strategy, but for two things: `LimitExceededException` is permanent in AWS IoT (410, too many policies),
- * and a certificate or thing made a moment ago may not be found yet.
+ * As the SDK sees an error, but for two things: `LimitExceededException` is permanent in AWS IoT (410, too many policies), and a
+ * certificate or thing made a moment ago may not be found yet.
  */
-class BindingRetry extends StandardRetryStrategy {
-  override refreshRetryTokenForRetry (...[token, info]: Parameters<StandardRetryStrategy['refreshRetryTokenForRetry']>) {
-    const { name } = (info.error ?? {}) as Error
-    if (name === 'LimitExceededException') return super.refreshRetryTokenForRetry(token, { ...info, errorType: 'CLIENT_ERROR' })
-    if (name === 'ResourceNotFoundException') return super.refreshRetryTokenForRetry(token, { ...info, errorType: 'TRANSIENT' })
-    return super.refreshRetryTokenForRetry(token, info)
-  }
+function bindingTypeOf (error: Failure) {
+  if (error.name === 'LimitExceededException') return 'CLIENT_ERROR'
+  return error.name === 'ResourceNotFoundException' ? 'TRANSIENT' : typeOf(error)
 }
 
 function common ({ region, callTimeoutMs, credentials }: AwsSettings, endpoint: string | undefined) {
@@ -97,16 +102,29 @@ function common ({ region, callTimeoutMs, credentials }: AwsSettings, endpoint: 
   }
 }
 
-type Next = (args: unknown) => Promise<unknown>
-interface Context { commandName?: string, [SMITHY_CONTEXT_KEY]?: { abortSignal?: AbortSignal }, refusal?: unknown }
+/** In the steps where there is a request already. */
+interface Args { request: { headers: Record<string, string> } }
+type Next = (args: Args) => Promise<unknown>
+interface Context { commandName?: string, [SMITHY_CONTEXT_KEY]?: { abortSignal?: AbortSignal } }
 type Middleware = (next: Next, context: Context) => Next
 interface Stack { add: (middleware: Middleware, options: object) => void, addRelativeTo: Stack['add'], remove: (name: string) => boolean }
 
-/** Inside the SDK's retries, so that every attempt and every page counts. */
-function observed<C extends DynamoDBClient | IoTClient | IoTDataPlaneClient> (client: C, service: AwsService, observe: ObserveCall): C {
-  const stack = client.middlewareStack as Stack
-  // They work at each call for a logger that nobody has set, and for a header that only functions of AWS Lambda need.
-  for (const name of ['loggerMiddleware', 'recursionDetectionMiddleware']) stack.remove(name)
+/** Every attempt and every page is observed, whether it is repeated or not. */
+function observed<C extends DynamoDBClient | IoTClient | IoTDataPlaneClient> (
+  client: C, service: AwsService, observe: ObserveCall, typed: typeof typeOf = typeOf
+): C {
+  // The SDK copies its settings several times at each call, which takes V8 six times as long while they are a dictionary.
+  toFastProperties(client.config)
+  const stack = client.middlewareStack as unknown as Stack
+  for (const name of LEFT_OUT) stack.remove(name)
+  const userAgent = userAgentOf(client)
+  stack.add(next => async args => {
+    args.request.headers['user-agent'] = await userAgent
+    return next(args)
+  }, { name: 'cvmUserAgent', step: 'build' })
+  const strategies = client.config.retryStrategy() as Promise<StandardRetryStrategy>
+  stack.add((next, { [SMITHY_CONTEXT_KEY]: { abortSignal } = {} }) => async args =>
+    repeated({ strategy: await strategies, typeOf: typed }, abortSignal, () => next(args)), ATTEMPTS)
   stack.addRelativeTo((next, { commandName }) => async args => {
     const start = performance.now()
     const operation = operationOf(commandName)
@@ -118,23 +136,22 @@ function observed<C extends DynamoDBClient | IoTClient | IoTDataPlaneClient> (cl
       observe(service, operation, (cause as Error).name, performance.now() - start)
       throw cause
     }
-  }, { name: 'cvmObserve', relation: 'after', toMiddleware: 'retryMiddleware' })
+  }, { name: 'cvmObserve', relation: 'after', toMiddleware: ATTEMPTS.name })
   return client
 }
 
 /** Before a call is signed and observed: a signature ages while it waits, and waiting is no time of AWS's. */
-function paced (client: IoTClient, { observe, pace }: IotSettings): IoTClient {
-  const stack = observed(client, 'iot', observe).middlewareStack as Stack
-  stack.addRelativeTo((next, context) => args => {
-    const { commandName, [SMITHY_CONTEXT_KEY]: { abortSignal } = {} } = context
-    return pace(operationOf(commandName), abortSignal, () => next(args)).catch((cause: unknown) => {
-      context.refusal = cause instanceof CvmError ? cause : undefined
-      throw cause
-    })
-  }, { name: 'cvmPace', relation: 'before', toMiddleware: 'cvmObserve' })
-  // Once the signal has aborted, the SDK's retries throw away what they were told; that nothing was done must not be lost.
-  stack.add((next, context) => args => next(args).catch((cause: unknown) => { throw context.refusal ?? cause }), { name: 'cvmRefusal', step: 'initialize' })
+function paced (client: IoTClient, { observe, pace }: IotSettings, typed?: typeof typeOf): IoTClient {
+  const stack = observed(client, 'iot', observe, typed).middlewareStack as unknown as Stack
+  stack.addRelativeTo((next, { commandName, [SMITHY_CONTEXT_KEY]: { abortSignal } = {} }) => args =>
+    pace(operationOf(commandName), abortSignal, () => next(args)), { name: 'cvmPace', relation: 'before', toMiddleware: 'cvmObserve' })
   return client
+}
+
+/** As the SDK names itself, but for the features it counts: made once, and not at each call. */
+async function userAgentOf ({ config }: DynamoDBClient | IoTClient | IoTDataPlaneClient): Promise<string> {
+  const parts = await config.defaultUserAgentProvider()
+  return parts.map(([name, version = '']) => [name, version].filter(Boolean).join(name.includes('/') ? '#' : '/')).join(' ')
 }
 
 function operationOf (commandName = 'unknown'): string {

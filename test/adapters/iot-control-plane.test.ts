@@ -1,6 +1,6 @@
 // The AWS IoT adapter against a scripted endpoint: what is retried, what is not, and that timeouts really end a call.
 import { once } from 'node:events'
-import { type IncomingMessage, type ServerResponse, createServer } from 'node:http'
+import { type IncomingHttpHeaders, type IncomingMessage, type ServerResponse, createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { text } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
@@ -34,6 +34,22 @@ await t.test('a certificate is asked for once, whatever the answer', async t => 
     await t.rejects(plane.createCertificateFromCsr('csr', never), code(expected), JSON.stringify(answer))
     t.equal(requests.length, 1)
   }
+})
+
+await t.test('what the SDK\'s own middleware would have added is on the wire', async t => {
+  const { plane, headers } = await scripted(t, [{}, ISSUED])
+  await plane.activate(ID, never)
+  await plane.createCertificateFromCsr('csr', never)
+  const lengths = headers.map(each => each['content-length'])
+  t.same(lengths, ['0', String(JSON.stringify({ certificateSigningRequest: 'csr' }).length)], 'a PUT without a body says so: servers may ask for a length')
+  const named = /^aws-sdk-js\/\d+\.\d+\.\d+ ua\/2\.1 os\/\w+#\S+ lang\/js md\/nodejs#\d+\S+ api\/IoT#\d+\.\d+\.\d+$/
+  for (const each of headers) t.match(each, { 'user-agent': named, authorization: /^AWS4-HMAC-SHA256 .*SignedHeaders=.*host;.*x-amz-date/, host: /^127/ })
+})
+
+await t.test('an abort ends the wait for another attempt', async t => {
+  const { plane, requests } = await scripted(t, Array(20).fill([429, 'ThrottlingException']))
+  await t.rejects(plane.activate(ID, AbortSignal.timeout(100)), code('deadline-exceeded'))
+  t.ok(requests.length < 6, 'which is before the last')
 })
 
 await t.test('binding is tried again where that may help', async t => {
@@ -101,8 +117,10 @@ async function scripted (t: Test, answers: Answer[], callTimeoutMs = 250) {
   const script = [...answers]
   const requests: string[] = []
   const bodies: unknown[] = []
+  const headers: IncomingHttpHeaders[] = []
   const server = createServer(async (request: IncomingMessage, response: ServerResponse) => {
     requests.push(request.url ?? '')
+    headers.push(request.headers)
     const place = requests.length - 1
     const answer = script.shift() ?? {}
     if (answer === 'hang') return
@@ -130,5 +148,5 @@ async function scripted (t: Test, answers: Answer[], callTimeoutMs = 250) {
     server.closeAllConnections()
     server.close()
   })
-  return { plane: new IotControlPlane({ issuing, binding, tending, endpoint: undefined }), requests, bodies }
+  return { plane: new IotControlPlane({ issuing, binding, tending, endpoint: undefined }), requests, bodies, headers }
 }
