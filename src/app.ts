@@ -247,7 +247,6 @@ function serverOptions (config: Config, { log, tls }: Surroundings): FastifyServ
     ...(tls ? { https: { ...tls, minVersion: 'TLSv1.2', requestCert: true, rejectUnauthorized: false, ...limits } } : { http: limits }),
     bodyLimit: 16_384,
     requestTimeout: 15_000,
-    handlerTimeout: config.CLAIM_LIFETIME_MS,
     return503OnClosing: false,
     trustProxy: config.TRUST_PROXY_CIDRS.length > 0 ? config.TRUST_PROXY_CIDRS : false,
     genReqId: ({ headers }) => requestIdOf(headers['x-request-id']),

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
-import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import split2 from 'split2'
 import { CvmError } from '../errors.ts'
@@ -20,9 +20,6 @@ export interface LineLimits {
 /** A line as it came; `read` raises for what is no strict JSON. */
 interface Line { line: number, read: () => Promise<unknown> }
 
-/** Longer than any stream: the lines have their own limits, and a time limit for all of them would cut the work of honest callers. */
-const HANDLER_MS = 24 * 3_600_000
-
 /** How long a caller may go on sending after the answer has ended early: dropping them at once could lose them the answer. */
 const LINGER_MS = 5_000
 
@@ -36,9 +33,6 @@ export function isReadAtOwnPace (error: { code?: string }, socket: Socket): bool
 /** Bodies of `application/x-ndjson`, for the routes that take them: a {@link Lines} as `request.body`. */
 export const ndjson = fp<LineLimits>(async (app: FastifyInstance, limits) => {
   const read = strictJson(app)
-  app.addHook('onRoute', (route: RouteOptions) => {
-    if (route.config?.lines) route.handlerTimeout = HANDLER_MS
-  })
   app.addContentTypeParser(NDJSON, async (request: FastifyRequest, payload: IncomingMessage) => {
     if (!request.routeOptions.config.lines) throw new CvmError('unsupported-media-type')
     refuseEncodings(request)

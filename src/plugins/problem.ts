@@ -23,7 +23,6 @@ const FRAMEWORK: Readonly<Record<string, ErrorCode>> = {
   FST_ERR_CTP_EMPTY_JSON_BODY: 'malformed-json',
   FST_ERR_CTP_BODY_TOO_LARGE: 'body-too-large',
   FST_ERR_CTP_INVALID_MEDIA_TYPE: 'unsupported-media-type',
-  FST_ERR_HANDLER_TIMEOUT: 'deadline-exceeded',
   FST_ERR_MAX_PARAM_LENGTH: 'uri-too-long',
   FST_ERR_NOT_FOUND: 'not-found'
 }
@@ -33,7 +32,6 @@ export function toCvmError (error: unknown): CvmError {
   if (error instanceof CvmError) return error
   const { code, statusCode, validation, name } = error as Partial<FastifyError>
   const known = FRAMEWORK[code ?? '']
-  if (known === 'deadline-exceeded') return new CvmError(known, { retryAfterMs: 2_000, cause: error })
   if (known) return new CvmError(known, { cause: error })
   if (code === 'FST_ERR_BAD_URL') return new CvmError('invalid-request', { detail: 'the path cannot be decoded', cause: error })
   if (validation) return new CvmError('invalid-request', { cause: error })

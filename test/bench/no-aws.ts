@@ -3,7 +3,7 @@
 // The answers are those of one device that is vended again and again.
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { DynamoDBClient } from '@aws-sdk/client-dynamodb'
+import { type AttributeValue, DynamoDBClient } from '@aws-sdk/client-dynamodb'
 import { IoTClient } from '@aws-sdk/client-iot'
 import { DynamoDBDocumentClient } from '@aws-sdk/lib-dynamodb'
 import { pino } from 'pino'
@@ -12,7 +12,7 @@ import { readConfig } from '../../src/config.ts'
 
 interface Sent {
   readonly constructor: { readonly name: string }
-  readonly input: { Key?: object, UpdateExpression?: string, ExpressionAttributeValues?: Record<string, unknown> }
+  readonly input: { Key?: object, UpdateExpression?: string, ExpressionAttributeValues?: Record<string, AttributeValue> }
 }
 interface Device { readonly serialNumber: string, readonly certificatePem: string, readonly registrationToken: string }
 
@@ -21,7 +21,7 @@ const der = Buffer.from(device.certificatePem.replace(/-----[A-Z ]+-----|\s/g, '
 const certificateId = createHash('sha256').update(der).digest('hex')
 const certificateArn = `arn:aws:iot:us-east-1:000000000000:cert/${certificateId}`
 const ISSUED = { certificateId, certificateArn, certificatePem: device.certificatePem }
-const rows = new Map<unknown, object>()
+const rows = new Map<string | undefined, object>()
 
 const expressions = new Map<string, { sets: [name: string, value: string][], removes: string[] }>()
 
@@ -36,12 +36,13 @@ function read (expression: string) {
 
 /** The row after a change, as DynamoDB would send it: what the expression sets, by the names of its values. */
 function changed ({ UpdateExpression = '', ExpressionAttributeValues: values = {} }: Sent['input']): object {
-  const row: Record<string, unknown> = { serialNumber: device.serialNumber, ...rows.get(values[':claimId']) }
+  const claimId = values[':claimId']?.S
+  const row: Record<string, unknown> = { serialNumber: { S: device.serialNumber }, ...rows.get(claimId) }
   const { sets, removes } = read(UpdateExpression)
   for (const [name, value] of sets) row[name] = values[value]
   for (const name of removes) delete row[name]
-  if (row['claimId']) rows.set(values[':claimId'], row)
-  else rows.delete(values[':claimId'])
+  if (row['claimId']) rows.set(claimId, row)
+  else rows.delete(claimId)
   return row
 }
 

@@ -30,7 +30,6 @@ async function serve (t: Test, work: Work, settings: Partial<LineLimits> & { req
     requestTimeout,
     http: { connectionsCheckingInterval: 50, requestTimeout },
     bodyLimit: 1_000,
-    handlerTimeout: 500,
     ajv: { customOptions: { allErrors: true, coerceTypes: false } },
     clientErrorHandler: (error, socket) => { if (!isReadAtOwnPace(error, socket)) answerUnreadable(error, socket, app.log) }
   })

@@ -219,15 +219,15 @@ await t.test('every failure was foreseen', async t => {
   for (const { logs } of [patient, quick]) t.notMatch(logs(), 'internal-error')
 })
 
-await t.test('work that outlives its request ends in a line without a word of AWS', async t => {
+await t.test('a registry that stays silent is given up with its calls, and the line about it has no word of AWS', async t => {
   const late = await startService({ AWS_CALL_TIMEOUT_MS: '400', VEND_DEADLINE_MS: '100', CLAIM_LIFETIME_MS: '200', AWS_ENDPOINT_URL_DYNAMODB: dynamodb.url })
   t.teardown(() => late.close())
   const device = await newDevice(late)
   dynamodb.fail(() => 'silence')
   const refused = await vend(late, device)
-  isProblem(t, refused, 'deadline-exceeded')
+  isProblem(t, refused, 'registry-unavailable')
   t.match(refused.headers['retry-after'], /^[1-9]\d*$/)
-  t.ok(await until(() => late.logs().includes('"err":{"name":"CvmError","code":"registry-unavailable"')))
+  t.match(late.logs(), /"code":"registry-unavailable"/)
   dynamodb.fail()
   t.notMatch(late.logs(), 'exceeded the configured')
 })
