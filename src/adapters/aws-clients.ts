@@ -115,6 +115,13 @@ function observed<C extends DynamoDBClient | IoTClient | IoTDataPlaneClient> (
 ): C {
   // The SDK copies its settings several times at each call, which takes V8 six times as long while they are a dictionary.
   toFastProperties(client.config)
+  // It makes a signer at each call, though a client has but one service and region; the credentials are asked for by the signer.
+  const { signer } = client.config
+  let made: ReturnType<typeof signer> | undefined
+  client.config.signer = scheme => {
+    made ??= signer(scheme)
+    return made
+  }
   const stack = client.middlewareStack as unknown as Stack
   for (const name of LEFT_OUT) stack.remove(name)
   const userAgent = userAgentOf(client)
