@@ -103,7 +103,7 @@ export function sendFrameworkError (error: FastifyError, request: FastifyRequest
   send(request, reply.header('x-request-id', request.id), toCvmError(error))
 }
 
-/** For errors that Fastify logs by itself, such as those of a handler that went on after its time was over: no message, no member. */
+/** For errors that Fastify logs by itself, such as those of a handler that fails once its answer is out: no message, no member. */
 export function errorFacts ({ name, code, stack = '' }: Partial<FastifyError>) {
   return { name, code, frames: stack.split('\n').filter(line => /^ +at /.test(line)) }
 }

@@ -7,6 +7,7 @@ import { GetItemCommand } from '@aws-sdk/client-dynamodb'
 import { UpdateCertificateCommand } from '@aws-sdk/client-iot'
 import t from 'tap'
 import { dynamodbClient, iotBindingClient } from '../../src/adapters/aws-clients.ts'
+import { until } from '../fixtures/until.ts'
 
 await t.test('calls are signed with the credentials of the hour', async t => {
   let given = 0
@@ -19,7 +20,7 @@ await t.test('calls are signed with the credentials of the hour', async t => {
       return response.end('{}')
     }
     given++
-    // So soon to end that the SDK asks for new ones at each call.
+    // So soon to end that the SDK asks for new ones while it still uses these.
     response.end(JSON.stringify({ AccessKeyId: `KEY${given}`, SecretAccessKey: `secret${given}`, Token: `token${given}`, Expiration: new Date(Date.now() + 10_000) }))
   }).listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -41,10 +42,14 @@ await t.test('calls are signed with the credentials of the hour', async t => {
     iot.destroy()
     server.close()
   })
-  for (let n = 0; n < 2; n++) {
-    await dynamodb.send(new GetItemCommand({ TableName: 'table', Key: { id: { S: '1' } } }))
-    await iot.send(new UpdateCertificateCommand({ certificateId: 'a'.repeat(64), newStatus: 'ACTIVE' }))
+  const calls = {
+    dynamodb: () => dynamodb.send(new GetItemCommand({ TableName: 'table', Key: { id: { S: '1' } } })),
+    iot: () => iot.send(new UpdateCertificateCommand({ certificateId: 'a'.repeat(64), newStatus: 'ACTIVE' }))
   }
-  t.equal(new Set(seen).size, 4, seen.join(', '))
-  for (const each of seen) t.match(each, /^KEY(\d) token\1$/)
+  for (const [client, call] of Object.entries(calls)) {
+    await call()
+    const first = seen.at(-1)
+    t.ok(await until(async () => { await call(); return seen.at(-1) !== first }), `the client of ${client} comes to sign with others`)
+  }
+  for (const each of seen) t.match(each, /^KEY(\d+) token\1$/)
 })

@@ -1,5 +1,5 @@
 // Every figure of the service's speed, each beside a peer or a limit, in one run.
-// npm run bench                       all of it, half an hour on a quiet machine; prints the table
+// npm run bench                       all of it, twenty to thirty minutes on a quiet machine; prints the table
 // npm run bench -- --write            the same, and keeps it in test/bench/results.json, from which the README's table is made
 // npm run bench -- --smoke            a minute: whether it still runs; its figures mean nothing
 // npm run bench -- --only csr,sdk     some of it; with --write, the others keep what they had

@@ -1,6 +1,7 @@
 // AWS at fault: the right problem, advice when to come back, and the same request then succeeds with one ACTIVE certificate (G1, G3).
 import t from 'tap'
 import type { ErrorCode } from '../../src/errors.ts'
+import { errorFacts } from '../../src/plugins/error-handler.ts'
 import { certificatesMadeDuring } from '../fixtures/account.ts'
 import { BEST_ENGINE } from '../fixtures/engines.ts'
 import { type Fault, awsError, startFaultyProxy } from '../fixtures/faulty-proxy.ts'
@@ -227,7 +228,14 @@ await t.test('a registry that stays silent is given up with its calls, and the l
   const refused = await vend(late, device)
   isProblem(t, refused, 'registry-unavailable')
   t.match(refused.headers['retry-after'], /^[1-9]\d*$/)
-  t.match(late.logs(), /"code":"registry-unavailable"/)
   dynamodb.fail()
-  t.notMatch(late.logs(), 'exceeded the configured')
+  t.match(late.logs(), /"code":"registry-unavailable".*"causeCode":"UND_ERR_HEADERS_TIMEOUT"/)
+  t.notMatch(late.logs(), 'Headers Timeout Error')
+})
+
+await t.test('of an error that Fastify logs by itself there is what it is, and nothing of what it says or carries', async t => {
+  const error = Object.assign(new TypeError('a word\nof AWS'), { code: 'E_SOME', $response: { body: 'a body' } })
+  const { frames, ...facts } = errorFacts(error)
+  t.strictSame(facts, { name: 'TypeError', code: 'E_SOME' })
+  t.ok(frames.length > 0 && frames.every(frame => frame.startsWith('    at ')))
 })
