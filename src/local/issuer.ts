@@ -16,11 +16,12 @@ const CURVES: ReadonlySet<string | undefined> = new Set(['prime256v1', 'secp384r
 
 const SEQUENCE = 0x30
 const SHA256_WITH_RSA = Buffer.from('300d06092a864886f70d01010b0500', 'hex')
-/** Hash by the signature algorithms AWS IoT takes: SHA-2 with RSA (PKCS #1 v1.5) and with ECDSA, by OID and parameters. */
+/** Hash by the signature algorithms AWS IoT takes: SHA-2 with RSA (PKCS #1 v1.5) and with ECDSA, by OID. */
 const SIGNATURE_HASHES: ReadonlyMap<string, string> = new Map([
-  ['06092a864886f70d01010b0500', 'sha256'], ['06092a864886f70d01010c0500', 'sha384'], ['06092a864886f70d01010d0500', 'sha512'],
+  ['06092a864886f70d01010b', 'sha256'], ['06092a864886f70d01010c', 'sha384'], ['06092a864886f70d01010d', 'sha512'],
   ['06082a8648ce3d040302', 'sha256'], ['06082a8648ce3d040303', 'sha384'], ['06082a8648ce3d040304', 'sha512']
 ])
+const NULL = Uint8Array.of(5, 0)
 
 const makeKeys = promisify(generateKeyPair)
 
@@ -103,7 +104,7 @@ export class DeviceIssuer implements Store {
 
 /** Subject and public key of a CSR whose self-signature verifies and whose key AWS IoT takes. */
 function provenRequest (pem: string): { subject: Buffer, spki: Buffer } {
-  const body = /^\s*-----BEGIN (NEW )?CERTIFICATE REQUEST-----([A-Za-z0-9+/=\s]+)-----END \1?CERTIFICATE REQUEST-----\s*$/.exec(pem)
+  const body = /-----BEGIN (NEW )?CERTIFICATE REQUEST-----([A-Za-z0-9+/=\s]+)-----END \1?CERTIFICATE REQUEST-----/.exec(pem)
   if (body === null) throw invalidRequest('The CSR is not a PEM certificate request')
   const { info, subject, spki, hash, signature } = dissect(Buffer.from(body[2] ?? '', 'base64'))
   if (hash === undefined) throw invalidRequest('The CSR signature algorithm is not supported')
@@ -121,14 +122,22 @@ function dissect (request: Buffer): { info: Buffer, subject: Buffer, spki: Buffe
     const [outer, trailing] = elements(request)
     const [info, algorithm, signature] = elements(content(outer ?? request))
     const [version, subject, spki] = elements(content(info ?? request))
+    // What this emulator does not know AWS to refuse, it takes: any version number, and attributes of any form, or none.
     const shaped = trailing === undefined && outer?.[0] === SEQUENCE && info?.[0] === SEQUENCE && algorithm?.[0] === SEQUENCE &&
-      version?.equals(Uint8Array.of(2, 1, 0)) === true && subject?.[0] === SEQUENCE && spki?.[0] === SEQUENCE &&
+      version?.[0] === 0x02 && subject?.[0] === SEQUENCE && spki?.[0] === SEQUENCE &&
       signature?.[0] === 0x03 && content(signature)[0] === 0
     if (!shaped) throw new RangeError('not a certification request')
-    return { info, subject, spki, hash: SIGNATURE_HASHES.get(content(algorithm).toString('hex')), signature: content(signature).subarray(1) }
+    return { info, subject, spki, hash: hashOf(algorithm), signature: content(signature).subarray(1) }
   } catch {
     throw invalidRequest('The CSR is not a certification request')
   }
+}
+
+/** Parameters may be absent or NULL for both families: RFC 4055 section 5 demands it for RSA, and mbedTLS writes NULL for ECDSA. */
+function hashOf (algorithm: Buffer): string | undefined {
+  const [oid, parameters, ...more] = elements(content(algorithm))
+  if (oid === undefined || more.length > 0 || parameters?.equals(NULL) === false) return undefined
+  return SIGNATURE_HASHES.get(oid.toString('hex'))
 }
 
 function publicKeyOf (spki: Buffer): KeyObject {

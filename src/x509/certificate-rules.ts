@@ -46,7 +46,8 @@ export function signatureFault (certificate: Certificate, issuer: Certificate): 
   } catch (error) {
     if (!(error instanceof SignatureError)) throw error
     if (error.fault === 'signature-algorithm-mismatch') return fault('signature-invalid', certificate, error.message)
-    return fault(isWeak(signatureAlgorithm) ? 'signature-too-weak' : 'signature-algorithm-not-allowed', certificate, error.message)
+    if (error.fault === 'algorithm-parameters-wrong') return fault(error.fault, certificate, error.message)
+    return fault(isWeak(signatureAlgorithm) ? 'signature-too-weak' : error.fault, certificate, error.message)
   }
 }
 

@@ -60,7 +60,8 @@ function typeOf ({ algorithm: { oid, parameters }, key }: PublicKeyInfo): KeyTyp
 }
 
 function rsaKey (parameters: DerValue | undefined, key: Buffer): KeyType {
-  if (parameters?.tag !== TAG.null) throw new KeyError('algorithm-parameters-wrong', 'in the public key')
+  // Other than in a signature, absent parameters are not taken: the same key in two spellings would have two fingerprints.
+  if (parameters?.tag !== TAG.null) throw new KeyError('algorithm-parameters-wrong', `those of the public key are ${parameters ? 'another value' : 'absent'}`)
   const [modulus, exponent] = rsaNumbers(key)
   const bits = bitLength(modulus)
   if (bits < 2048) throw new KeyError('rsa-key-too-small', `it has ${bits}`)

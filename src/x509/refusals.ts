@@ -10,7 +10,7 @@ const KEY_REFUSALS = {
   'curve-not-allowed': 'The EC key must be on P-256, P-384 or P-521',
   'curve-parameters-explicit': 'The EC key must name its curve, not spell out its parameters',
   'ec-point-not-uncompressed': 'The EC public key must be an uncompressed point (0x04, X, Y)',
-  'algorithm-parameters-wrong': 'Algorithm parameters must be NULL for RSA and absent for ECDSA signatures'
+  'algorithm-parameters-wrong': 'The parameters of a signature algorithm must be absent or NULL, and those of an RSA public key NULL'
 } as const
 
 /** The stable name of a key rule. */
@@ -66,7 +66,8 @@ export const CHAIN_REFUSALS = {
   'issuer-not-for-clients': 'If the authority, or an intermediate, has an extendedKeyUsage, there must be clientAuth in it',
   'path-too-long': 'There are more intermediates than 4, or than the path length of a CA above them allows',
   'signature-too-weak': 'Each certificate below the authority must be signed with SHA-256, SHA-384 or SHA-512',
-  'signature-algorithm-not-allowed': 'Each certificate below the authority must be signed with ECDSA or RSA (PKCS#1 v1.5)',
+  'signature-algorithm-not-allowed': 'Each certificate below the authority must be signed with SHA-256, SHA-384 or SHA-512 and ECDSA or RSA (PKCS#1 v1.5)',
+  'algorithm-parameters-wrong': 'The parameters of a signature algorithm must be absent or NULL',
   'key-too-weak': 'Each RSA key in the path must have 2048 bits or more',
   'key-not-allowed': 'Each key in the path must be RSA (2048 to 4096 bits) or EC on P-256, P-384 or P-521',
   'unknown-critical-extension': 'A certificate in the path has a critical extension that is not known here',

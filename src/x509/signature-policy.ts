@@ -30,15 +30,18 @@ const WEAK = new Set([
 ])
 
 /**
- * The digest of an allowed signature algorithm: SHA-2 of 256 bits or more with RSASSA-PKCS1-v1_5 or ECDSA, fit for the key.
+ * The digest of an allowed signature algorithm: SHA-2 of 256 bits or more with RSASSA-PKCS1-v1_5 or ECDSA, fit for the key. Its
+ * parameters may be absent or NULL in both families: RFC 4055 demands that for RSA; mbedTLS before 2.28.5 and tpm2-openssl write NULL for
+ * ECDSA, against RFC 5758. Neither changes what is signed or how it is verified.
  * @throws {SignatureError} for any other. RFC 4055, section 5; RFC 5758, 3.2.
  */
 export function checkSignatureAlgorithm ({ oid, parameters }: Algorithm, keyType: KeyType | 'other'): string {
   const algorithm = SIGNATURES[oid]
   if (algorithm === undefined) throw new SignatureError('signature-algorithm-not-allowed', `it is signed with ${oid}`)
   if (!keyType.startsWith(algorithm.family)) throw new SignatureError('signature-algorithm-mismatch', `the key is ${keyType}`)
-  const wanted = algorithm.family === 'RSA' ? TAG.null : undefined
-  if (parameters?.tag !== wanted) throw new SignatureError('algorithm-parameters-wrong', 'in the signature algorithm')
+  if (parameters !== undefined && parameters.tag !== TAG.null) {
+    throw new SignatureError('algorithm-parameters-wrong', `those of the signature algorithm are a value with tag 0x${parameters.tag.toString(16)}`)
+  }
   return algorithm.digest
 }
 

@@ -1,5 +1,6 @@
-import { createHash, createPrivateKey, createPublicKey, X509Certificate } from 'node:crypto'
+import { createHash, createPrivateKey, createPublicKey, sign, X509Certificate } from 'node:crypto'
 import t from 'tap'
+import { content, der as tlv, elements } from '../../src/local/der.ts'
 import { DeviceIssuer } from '../../src/local/issuer.ts'
 import { openssl, opensslCsr, P256 } from './rig.ts'
 
@@ -54,6 +55,33 @@ await t.test('a key pair of its own', async t => {
   t.match(made.publicKey, /^-----BEGIN PUBLIC KEY-----\n/)
   t.ok(new X509Certificate(made.pem).checkPrivateKey(createPrivateKey(made.privateKey)))
   t.match(openssl(['x509', '-noout', '-subject', '-nameopt', 'oneline'], { input: made.pem }), /CN = AWS IoT Certificate\n$/)
+})
+
+/** The DER of a CSR, taken apart and sealed again with the key. */
+function resigned (csr: string, key: string, parts: { algorithm?: string, edit?: (info: Buffer) => Buffer }): string {
+  const { algorithm, edit = bytes => bytes } = parts
+  const [info, was] = elements(content(der(csr))) as [Buffer, Buffer]
+  const edited = edit(info)
+  const signature = sign('sha256', edited, key)
+  return pem(tlv(0x30, edited, algorithm === undefined ? was : Buffer.from(algorithm, 'hex'), tlv(0x03, Buffer.alloc(1), signature)))
+}
+
+await t.test('what AWS IoT is not known to refuse is taken', async t => {
+  const ec = opensslCsr(P256)
+  const rsa = opensslCsr(['rsa:2048'])
+  const parts = (info: Buffer) => elements(content(info))
+  const cases: ReadonlyArray<[what: string, csr: string]> = [
+    ['ECDSA with NULL parameters (mbedTLS before 2.28.5)', resigned(ec.csr, ec.key, { algorithm: '300c06082a8648ce3d0403020500' })],
+    ['RSA without parameters (PKI.js)', resigned(rsa.csr, rsa.key, { algorithm: '300b06092a864886f70d01010b' })],
+    ['version 2 (wolfSSL)', resigned(ec.csr, ec.key, { edit: info => tlv(0x30, Buffer.from('020102', 'hex'), ...parts(info).slice(1)) })],
+    ['no attributes (PKI.js)', resigned(ec.csr, ec.key, { edit: info => tlv(0x30, ...parts(info).slice(0, 3)) })],
+    ['text around the block (GnuTLS)', `PKCS #10 Certificate Request Information:\n${ec.csr}\nend`]
+  ]
+  for (const [what, csr] of cases) t.match((await issuer.fromCsr(csr)).pem, /^-----BEGIN CERTIFICATE-----/, what)
+  for (const parameters of ['3000', '0400', '05000500']) {
+    const wrong = tlv(0x30, Buffer.from(`06082a8648ce3d040302${parameters}`, 'hex')).toString('hex')
+    await t.rejects(issuer.fromCsr(resigned(ec.csr, ec.key, { algorithm: wrong })), { message: /algorithm is not supported/ }, parameters)
+  }
 })
 
 await t.test('CSRs that are refused', async t => {

@@ -27,7 +27,7 @@ export async function refusedCsrs (serialNumber: string): Promise<Record<CsrRefu
     'curve-not-allowed': await withKey('ec-secp256k1'),
     'curve-parameters-explicit': await withKey('ec-explicit'),
     'ec-point-not-uncompressed': await withKey('ec-compressed'),
-    'algorithm-parameters-wrong': handmadeCsr(key, { algorithm: tlv(0x30, tlv(0x06, hex('2a8648ce3d040302')), tlv(0x05)) }),
+    'algorithm-parameters-wrong': handmadeCsr(key, { algorithm: tlv(0x30, tlv(0x06, hex('2a8648ce3d040302')), tlv(0x30)) }),
     'signature-algorithm-not-allowed': (await opensslCsr({ serialNumber, digest: 'sha1' })).csrPem,
     'signature-algorithm-mismatch': handmadeCsr(key, { algorithm: RSA_SHA256 }),
     'signature-invalid': pemOf(tlv(0x30, requestInfo(key), ECDSA_SHA256, tlv(0x03, hex('00')))),

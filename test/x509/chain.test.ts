@@ -136,7 +136,11 @@ const CASES: Record<ChainRefusal, ReadonlyArray<readonly [what: string, found: s
   'signature-algorithm-not-allowed': [
     ['RSA-PSS', verify(leaf(rsaCa, { algorithm: algorithm('2a864886f70d01010a', tlv(0x30)) }), rsaCa)],
     ['Ed25519', verify(leaf(root, { algorithm: algorithm('2b6570') }), root)],
-    ['ECDSA with parameters', verify(leaf(root, { algorithm: algorithm('2a8648ce3d040302', tlv(0x05)) }), root)]
+    ['ECDSA with SHA3-256', verify(leaf(root, { algorithm: algorithm('60864801650304030a') }), root)]
+  ],
+  'algorithm-parameters-wrong': [
+    ['a curve with ECDSA', verify(leaf(root, { algorithm: algorithm('2a8648ce3d040302', tlv(0x06, hex('2a8648ce3d030107'))) }), root)],
+    ['a sequence with RSA', verify(leaf(rsaCa, { algorithm: algorithm('2a864886f70d01010b', tlv(0x30)) }), rsaCa)]
   ],
   'key-too-weak': [
     ['the device', verify(leaf(root, { spki: spkiOf(await opensslKey('rsa-1024')) }), root)],
@@ -192,6 +196,15 @@ await t.test('spoofed issuer: a second CA with the same subject is told from the
   t.equal(verifyChain(device!, { anchor: registered!.anchor, now }).length, 2)
   t.equal(verdict(() => verifyChain(device!, { anchor: spoofed!.anchor, now })), 'signature-invalid')
   t.equal(verdict(() => verifyChain(stranger!, { anchor: registered!.anchor, now })), 'signature-invalid')
+})
+
+await t.test('the parameters of signature algorithms may be absent or NULL, for both kinds of key', async t => {
+  for (const [ca, oid] of [[root, '2a8648ce3d040302'], [rsaCa, '2a864886f70d01010b']] as const) {
+    for (const parameters of [[], [tlv(0x05)]]) {
+      t.equal(verify(leaf(ca, { algorithm: algorithm(oid, ...parameters) }), ca), 'accepted', `${oid}, ${parameters.length === 0 ? 'absent' : 'NULL'}`)
+    }
+  }
+  t.equal(selfSigned({ algorithm: algorithm('2a8648ce3d040302', tlv(0x05)) }), 'accepted', 'self-signed')
 })
 
 await t.test('what may be: paths of any length allowed, in any order, with strangers among them', async t => {

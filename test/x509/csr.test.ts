@@ -31,6 +31,19 @@ await t.test('allowed digests, for both kinds of key', async t => {
   }
 })
 
+await t.test('the parameters of a signature algorithm may be absent or NULL, for both kinds of key', async t => {
+  const identifiers: ReadonlyArray<[OpensslKey, digest: string, oid: string]> = [
+    ['ec', 'sha256', '2a8648ce3d040302'], ['ec-p384', 'sha384', '2a8648ce3d040303'], ['ec-p521', 'sha512', '2a8648ce3d040304'],
+    ['rsa', 'sha256', '2a864886f70d01010b'], ['rsa', 'sha384', '2a864886f70d01010c'], ['rsa', 'sha512', '2a864886f70d01010d']
+  ]
+  for (const [kind, digest, oid] of identifiers) {
+    for (const parameters of [[], [tlv(0x05)]]) {
+      const csr = handmadeCsr(await opensslKey(kind), { algorithm: tlv(0x30, tlv(0x06, hex(oid)), ...parameters), digest })
+      t.equal(checkCsr(csr, { serialNumber }).pem, csr, `${kind}, ${digest}, ${parameters.length === 0 ? 'absent' : 'NULL'}`)
+    }
+  }
+})
+
 await t.test('a common name is read in each string type', async t => {
   const masks = { Printable: [0x0002, '13'], UTF8: [0x2000, '0c'], BMP: [0x0800, '1e'], Teletex: [0x0004, '14'] } as const
   for (const [type, [mask, tag]] of Object.entries(masks)) {

@@ -110,6 +110,7 @@ const CASES: Record<CsrRefusal, readonly Case[]> = {
     ['a set of another tag in the subject', handmadeCsr(key, { subject: tlv(0x30, tlv(0xa0, tlv(0x30, tlv(0x06, hex(CN)), utf8(serialNumber)))) })],
     ['an attribute of another tag in the subject', handmadeCsr(key, { subject: tlv(0x30, tlv(0x31, tlv(0xa0, tlv(0x06, hex(CN)), utf8(serialNumber)))) })],
     ['an algorithm of another tag', handmadeCsr(key, { algorithm: Buffer.concat([hex('a0'), ECDSA_SHA256.subarray(1)]) })],
+    ['an algorithm with two parameters', handmadeCsr(key, { algorithm: algorithm('2a8648ce3d040302', tlv(0x05), tlv(0x05)) })],
     ['an algorithm called by octets', handmadeCsr(key, { algorithm: tlv(0x30, tlv(0x04, hex('2a8648ce3d040302'))) })],
     ['an attribute called by octets', handmadeCsr(key, { attributes: tlv(0xa0, tlv(0x30, tlv(0x04, hex(CN)), tlv(0x31, utf8('a')))) })],
     ['an attribute with a sequence of values', handmadeCsr(key, { attributes: tlv(0xa0, tlv(0x30, tlv(0x06, hex(CN)), tlv(0x30, utf8('a')))) })],
@@ -177,8 +178,8 @@ const CASES: Record<CsrRefusal, readonly Case[]> = {
     ['empty', withSpki(algorithm(EC_KEY, P256), hex(''))]
   ],
   'algorithm-parameters-wrong': [
-    ['NULL with ECDSA', handmadeCsr(key, { algorithm: algorithm('2a8648ce3d040302', tlv(0x05)) })],
-    ['none with an RSA signature', handmadeCsr(rsa, { algorithm: algorithm('2a864886f70d01010b') })],
+    ['a curve with an ECDSA signature', handmadeCsr(key, { algorithm: algorithm('2a8648ce3d040302', P256) })],
+    ['an empty string with an ECDSA signature', handmadeCsr(key, { algorithm: algorithm('2a8648ce3d040302', tlv(0x04)) })],
     ['none with an RSA key', handmadeCsr(rsa, { spki: tlv(0x30, algorithm('2a864886f70d010101'), tlv(0x03, hex('00'), hex('3000'))) })],
     ['a sequence with an RSA signature', handmadeCsr(rsa, { algorithm: algorithm('2a864886f70d01010b', tlv(0x30)) })]
   ],
