@@ -1,6 +1,6 @@
 import { EXTENSION } from './extensions.ts'
 import { KeyError } from './key-policy.ts'
-import type { ChainRefusal } from './refusals.ts'
+import type { ChainRefusal, KeyRefusal } from './refusals.ts'
 import { SignatureError, checkSignatureAlgorithm, isWeak, verifies } from './signature-policy.ts'
 import { publicKeyOf, type Certificate } from './strict-certificate.ts'
 
@@ -9,6 +9,7 @@ export interface Fault { readonly reason: ChainRefusal, readonly specifics: stri
 
 const CLIENT_AUTH = '1.3.6.1.5.5.7.3.2'
 const ANY_PURPOSE = '2.5.29.37.0'
+const WEAK: ReadonlySet<KeyRefusal> = new Set(['rsa-key-too-small', 'rsa-key-weak'])
 // Nobody here asks for policies or alternative names, so they restrict nothing; what could demand policies is not in the list.
 const { nameConstraints: NAME_CONSTRAINTS, ...UNDERSTOOD } = EXTENSION
 const KNOWN = new Set<string>(Object.values(UNDERSTOOD))
@@ -62,7 +63,7 @@ function keyFault (certificate: Certificate): Fault | undefined {
     return undefined
   } catch (error) {
     if (!(error instanceof KeyError)) throw error
-    return fault(error.fault === 'rsa-key-too-small' ? 'key-too-weak' : 'key-not-allowed', certificate, error.message || error.fault)
+    return fault(WEAK.has(error.fault) ? 'key-too-weak' : 'key-not-allowed', certificate, error.message || error.fault)
   }
 }
 

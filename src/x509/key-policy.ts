@@ -3,6 +3,7 @@ import { DerError, TAG, oidOf, readDer, type DerValue } from './der.ts'
 import { encodePem } from './pem.ts'
 import type { KeyRefusal } from './refusals.ts'
 import type { PublicKeyInfo } from './shape.ts'
+import { weaknessOf } from './weak-keys.ts'
 
 /** Which rule a key broke; the message says what was found. */
 export class KeyError extends Error {
@@ -28,13 +29,15 @@ const CURVES: Readonly<Record<string, { name: CurveName, coordinateBytes: number
 }
 
 /**
- * The type and the imported form of a public key that passes the key rules: RSA of 2048 to 4096 bits with a sane exponent, or a named
- * NIST curve. Compressed points are refused: whether AWS IoT takes them is not documented, and the same key in two spellings would have
- * two fingerprints, so that a retry would look like another key.
+ * The type and the imported form of a public key that passes the key rules: RSA of 2048 to 4096 bits with a sane exponent and without
+ * a known weakness, or a named NIST curve. Compressed points are refused: whether AWS IoT takes them is not documented, and the same key
+ * in two spellings would have two fingerprints, so that a retry would look like another key.
  * @throws {KeyError} for any other. RFC 3279, 2.3.1; RFC 5480, section 2; AWS IoT `CreateCertificateFromCsr`.
  */
 export function checkKey (info: PublicKeyInfo): { keyType: KeyType, publicKey: KeyObject } {
   const keyType = typeOf(info)
+  const weakness = keyType.startsWith('RSA-') ? weaknessOf(rsaNumbers(info.key)[0]) : undefined
+  if (weakness !== undefined) throw new KeyError('rsa-key-weak', weakness)
   try {
     // As PEM, because node:crypto imports that fastest: DER and JWK take about three times as long.
     return { keyType, publicKey: createPublicKey(encodePem('PUBLIC KEY', info.der)) }

@@ -1,6 +1,7 @@
 // One CSR for each reason of the closed list; the many ways to each are in test/x509/refusals.test.ts.
 import type { CsrRefusal } from '../../src/x509/refusals.ts'
 import { CN, ECDSA_SHA256, O, RSA_SHA256, derOf, handmadeCsr, hex, name, pemOf, requestInfo, spkiOf, tlv, utf8 } from '../x509/handmade.ts'
+import { fieldText } from '../fixtures/field.ts'
 import { opensslCsr, opensslKey, type OpensslKey } from '../fixtures/openssl.ts'
 import { csrFor } from '../fixtures/vending.ts'
 
@@ -24,6 +25,7 @@ export async function refusedCsrs (serialNumber: string): Promise<Record<CsrRefu
     'rsa-key-too-small': await withKey('rsa-1024'),
     'rsa-key-too-large': await withKey('rsa-8192'),
     'rsa-exponent-not-allowed': await withKey('rsa-exponent-3'),
+    'rsa-key-weak': fieldText('08a-roca-2048.csr'),
     'curve-not-allowed': await withKey('ec-secp256k1'),
     'curve-parameters-explicit': await withKey('ec-explicit'),
     'ec-point-not-uncompressed': await withKey('ec-compressed'),

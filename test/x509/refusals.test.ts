@@ -3,6 +3,7 @@ import t from 'tap'
 import { CvmError } from '../../src/errors.ts'
 import { checkCsr } from '../../src/x509/csr.ts'
 import { CSR_REFUSALS, type CsrRefusal } from '../../src/x509/refusals.ts'
+import { fieldText } from '../fixtures/field.ts'
 import { opensslCsr, opensslKey, type OpensslKey } from '../fixtures/openssl.ts'
 import { CN, ECDSA_SHA256, O, RSA_SHA256, derOf, handmadeCsr, hex, name, pemOf, requestInfo, sealed, spkiOf, tlv, utf8 } from './handmade.ts'
 
@@ -164,6 +165,10 @@ const CASES: Record<CsrRefusal, readonly Case[]> = {
     ['65535', rsaKey(modulusOf('01'), hex('00ffff'))],
     ['65538, which is even', rsaKey(modulusOf('01'), hex('010002'))],
     ['as long as the modulus', rsaKey(modulusOf('01'), modulusOf('01'))]
+  ],
+  'rsa-key-weak': [
+    ['ROCA', fieldText('08a-roca-2048.csr')],
+    ['a square', rsaKey(Buffer.concat([hex('00ff'), Buffer.alloc(126, 0xff), hex('fe'), Buffer.alloc(127), hex('01')]), hex('010001'))]
   ],
   'curve-not-allowed': [
     ...(['ec-p224', 'ec-secp256k1', 'ec-brainpool'] as const).map((kind): Case => [kind, withKey(kind)]),

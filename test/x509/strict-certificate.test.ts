@@ -6,9 +6,10 @@ import { readCertificate } from '../../src/x509/certificate.ts'
 import { valuesOf } from '../../src/x509/names.ts'
 import { CERTIFICATE_REFUSALS, type CertificateRefusal } from '../../src/x509/refusals.ts'
 import { checkCertificate, checkDevice, parseCertificate, readCertificates } from '../../src/x509/strict-certificate.ts'
+import { fieldText } from '../fixtures/field.ts'
 import { inTemporaryDir, openssl, opensslCsr, opensslKey, type OpensslKey } from '../fixtures/openssl.ts'
 import { CLIENT_AUTH, NOW, V3, basicConstraints, certificateDer, certificatePem, commonName, extendedKeyUsage, extension, keyUsage, tbsOf, type CertificateParts } from './handmade-certificate.ts'
-import { CN, ECDSA_SHA256, O, RSA_SHA256, derOf, hex, name, pemOf, spkiOf, tlv, utf8 } from './handmade.ts'
+import { CN, ECDSA_SHA256, O, RSA_SHA256, bytesOf, derOf, hex, name, pemOf, spkiOf, tlv, treeOf, utf8, type Tree } from './handmade.ts'
 
 type Case = readonly [what: string, text: string | Promise<string>]
 
@@ -28,6 +29,11 @@ const withRsa = (bits: number, exponent = '010001'): string => {
   modulus[0] = 0xff >> (modulus.length * 8 - bits)
   const numbers = tlv(0x30, tlv(0x02, bits % 8 === 0 ? hex('00') : hex(''), modulus), tlv(0x02, hex(exponent)))
   return by({ spki: tlv(0x30, tlv(0x30, tlv(0x06, hex('2a864886f70d010101')), tlv(0x05)), tlv(0x03, hex('00'), numbers)) })
+}
+// Where RFC 2986 has the key of a request.
+const rocaSpki = (): Buffer => {
+  const [info] = treeOf(derOf(fieldText('08a-roca-2048.csr'))).content as Tree[]
+  return bytesOf((info!.content as Tree[])[2]!)
 }
 const withPoint = (point: Buffer): string => by({ spki: tlv(0x30, P256, tlv(0x03, hex('00'), point)) })
 
@@ -95,6 +101,7 @@ const CASES: Record<CertificateRefusal, readonly Case[]> = {
   'rsa-key-too-small': [['1024', withRsa(1024)], ['2047', withRsa(2047)]],
   'rsa-key-too-large': [['8192', withRsa(8192)], ['4097', withRsa(4097)]],
   'rsa-exponent-not-allowed': [['3', withRsa(2048, '03')]],
+  'rsa-key-weak': [['ROCA', by({ spki: rocaSpki() })]],
   'curve-not-allowed': (['ec-p224', 'ec-secp256k1', 'ec-brainpool'] as const).map((kind): Case => [kind, withKey(kind)]),
   'curve-parameters-explicit': [['P-256 spelled out', withKey('ec-explicit')]],
   'ec-point-not-uncompressed': [['compressed', withKey('ec-compressed')]],
