@@ -1,6 +1,6 @@
-// EST with clients that nobody here wrote: the README's curl and openssl, and GlobalSign's estclient; then MQTT with what they got.
+// EST with clients that nobody here wrote: the README's scripts, and GlobalSign's estclient; then MQTT with what they got.
 import { X509Certificate, randomBytes } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { copyFileSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import type { Test } from 'tap'
@@ -11,7 +11,7 @@ import { type Ended, hasMosquitto, hasTool, keyAndCsr, mosquitto, publicKeyOf, t
 
 t.setTimeout(300_000)
 
-const RECIPE = /<!-- transcript: est -->\n```sh\n([^]*?)```/.exec(readFileSync(join(ROOT, 'README.md'), 'utf8'))?.[1] ?? ''
+const recipe = (name: string) => new RegExp(`<!-- recipe: ${name} -->\\n\`\`\`sh\\n([^]*?)\`\`\``).exec(readFileSync(join(ROOT, 'README.md'), 'utf8'))?.[1] ?? 'exit 1'
 const isMqtt = await hasMosquitto(t)
 const hasEstclient = await hasTool(t, ['estclient', 'version'], 'Go: see .ci/estclient', 'enrolment by GlobalSign\'s estclient')
 
@@ -19,14 +19,18 @@ await onEachEngine(t, async (t, engine) => {
   const service = await startService(t, engine)
   const { host } = new URL(service.serviceUrl)
 
-  await t.test('the README\'s recipe, typed', async t => {
-    const { dir, serialNumber, registrationToken } = await newDevice(t, service)
-    const env = { PATH: process.env['PATH'] ?? '', SERIAL: serialNumber, TOKEN: registrationToken }
-    const recipe = RECIPE.replaceAll('.cvm/', `${service.dir}/`).replaceAll('https://localhost:8443', service.serviceUrl)
-    const { code, stderr } = await tool('bash', ['--norc', '-e', '-c', recipe], undefined, { cwd: dir, env })
-    t.equal(code, 0, `it ends well ${stderr}`)
-    await works(t, service, serialNumber, join(dir, 'next.crt'), join(dir, 'next.key'))
-    if (isMqtt) t.not((await publish(service, serialNumber, join(dir, 'device.crt'), join(dir, 'device.key'))).code, 0, 'the one before is let in no more')
+  await t.test('the README\'s est-enroll.sh and est-renew.sh: the certificate opens MQTT connections, and after its renewal no more', async t => {
+    const dir = folder(t)
+    const device = await service.register()
+    writeFileSync(join(dir, 'device.json'), JSON.stringify(device))
+    const env = { PATH: process.env['PATH'] ?? '', EST: `${service.serviceUrl}/.well-known/est`, CA: service.rootCa, DEVICE: 'device.json' }
+    const run = async (name: string) => await tool('sh', ['-c', recipe(name)], undefined, { cwd: dir, env })
+    t.match(await run('est-enroll'), { code: 0 })
+    await works(t, service, device.serialNumber, join(dir, 'cert.pem'), join(dir, 'key.pem'))
+    for (const name of ['cert.pem', 'key.pem']) copyFileSync(join(dir, name), join(dir, `old-${name}`))
+    t.match(await run('est-renew'), { code: 0 })
+    await works(t, service, device.serialNumber, join(dir, 'cert.pem'), join(dir, 'key.pem'))
+    if (isMqtt) t.not((await publish(service, device.serialNumber, join(dir, 'old-cert.pem'), join(dir, 'old-key.pem'))).code, 0, 'the one before is let in no more')
   })
 
   await t.test('GlobalSign\'s estclient', { skip: hasEstclient ? false : 'no estclient on this machine' }, async t => {

@@ -1,8 +1,5 @@
 // The two routes of renewal on the production app, with the proofs a device makes, and those that nobody may make.
-import { execFile } from 'node:child_process'
 import { createHmac, createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:crypto'
-import { readFileSync } from 'node:fs'
-import { promisify } from 'node:util'
 import { DescribeCertificateCommand, ListAttachedPoliciesCommand, ListThingPrincipalsCommand } from '@aws-sdk/client-iot'
 import t from 'tap'
 import { certificatesMadeDuring } from '../fixtures/account.ts'
@@ -11,9 +8,7 @@ import { type ProofChanges, proofBy } from '../fixtures/proofs.ts'
 import { total } from '../fixtures/scrape.ts'
 import { startService } from '../fixtures/service.ts'
 import { makeCsr } from '../../src/x509/request.ts'
-import { csrFor, newKey, publicKeyOf, vend } from '../fixtures/vending.ts'
-
-const run = promisify(execFile)
+import { csrFor, newKey, vend } from '../fixtures/vending.ts'
 
 const service = await startService({ RATE_LIMIT_SERIAL_MAX: '1000', RATE_LIMIT_ADDRESS_MAX: '100000' })
 t.teardown(service.close)
@@ -154,19 +149,6 @@ await t.test('operators go first', async t => {
   await service.app.registry.intend(seen, { operation: 'revoke', operationId: 'o', actor: 'ada', reason: 'r' }, { expiresAt: Date.now() })
   isProblem(t, await confirm({ ...device, key }, certificateId), 'vend-in-progress', {}, 'while a wish is pending')
   t.equal(await statusOf(device.answer.certificateId), 'ACTIVE')
-})
-
-await t.test('the README\'s recipe, with openssl and curl alone', async t => {
-  const device = await vended()
-  const dir = t.testdir({ 'key.pem': device.key, 'cert.pem': device.answer.certificatePem, endpoint: device.audience })
-  const recipe = /<!-- recipe: renewal -->\n```sh\n([^]*?)```/.exec(readFileSync(new URL('../../README.md', import.meta.url), 'utf8'))?.[1] ?? ''
-  const url = await service.app.service.listen({ host: '127.0.0.1', port: 0 })
-  const env = { PATH: process.env['PATH'], URL: url, SERIAL: device.serialNumber, CA: '/dev/null' }
-  const { stdout } = await run('bash', ['--norc', '-euo', 'pipefail', '-c', recipe.replaceAll('--cacert "$CA"', '')], { cwd: dir, env })
-  const { certificateId, certificatePem } = JSON.parse(stdout)
-  t.same([await statusOf(device.answer.certificateId), await statusOf(certificateId)], ['REVOKED', 'ACTIVE'])
-  t.equal(readFileSync(`${dir}/cert.pem`, 'utf8').trim(), certificatePem.trim())
-  t.equal(publicKeyOf(readFileSync(`${dir}/key.pem`, 'utf8')), publicKeyOf(certificatePem), 'a pair')
 })
 
 interface Vended {
