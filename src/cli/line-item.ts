@@ -1,8 +1,9 @@
 import { join } from 'node:path'
 import { readCertificate } from '../x509/certificate.ts'
-import { checkCsr } from '../x509/csr.ts'
+import { publicKeyFingerprintOf } from '../x509/csr.ts'
 import { makeKey } from '../x509/request.ts'
-import { openFolder, readPrivateKey, readText, removeLeftovers, writeCertificate, writePrivateKey } from './device-folder.ts'
+import { readCsr } from './csr-file.ts'
+import { openFolder, readPrivateKey, removeLeftovers, writeCertificate, writePrivateKey } from './device-folder.ts'
 import { prepare, refuseOtherDevice } from './enroll.ts'
 import { EXIT, Failure, codeOf, messageOf } from './failure.ts'
 import { hashesOf } from './manifest.ts'
@@ -34,7 +35,7 @@ export interface Item {
 export async function itemOf (request: VendRequest, bench: Bench): Promise<Item> {
   const { line, serialNumber, registrationToken, csrFile, product } = request
   const folder = join(bench.out, serialNumber)
-  const given = csrFile === undefined ? request.certificateSigningRequest : await readText(csrFile)
+  const given = csrFile === undefined ? request.certificateSigningRequest : await readCsr(csrFile)
   const csr = given ?? await ownCsr(serialNumber, folder, bench).catch(explain(folder))
   if (given !== undefined && !bench.isDryRun) await openFor(serialNumber, folder, given)
   const more = { ...csr !== undefined && { certificateSigningRequest: csr }, ...product !== undefined && { product } }
@@ -48,7 +49,7 @@ export async function itemOf (request: VendRequest, bench: Bench): Promise<Item>
 export async function store (item: Item, answer: Record<string, unknown>): Promise<Record<string, string>> {
   const { folder, message } = item
   const { certificateSigningRequest: csr, serialNumber } = message
-  const judge = () => checkVended(answer, serialNumber, csr !== undefined ? fingerprintIn(csr, serialNumber) : fingerprintOf(keyIn(answer)))
+  const judge = () => checkVended(answer, serialNumber, csr !== undefined ? fingerprintIn(csr) : fingerprintOf(keyIn(answer)))
   const { certificatePem, rootCaPem, facts } = rightly(judge)
   await keepKey(item, answer)
   await writeCertificate(folder, certificatePem, rootCaPem, facts).catch(explain(folder))
@@ -84,14 +85,14 @@ async function openFor (serialNumber: string, folder: string, csr: string): Prom
   await openFolder(folder)
   await refuseOtherDevice(folder, serialNumber)
   const key = await readPrivateKey(folder)
-  if (key === undefined || fingerprintOf(key) === fingerprintIn(csr, serialNumber)) return
+  if (key === undefined || fingerprintOf(key) === fingerprintIn(csr)) return
   throw new Failure(EXIT.failed, `${folder} holds a private key that is not that of the certificate signing request`, { remedy: 'Use another --out' })
 }
 
 /** Undefined when it cannot be read: the service says why, and then there is no certificate. */
-function fingerprintIn (csr: string, serialNumber: string): string | undefined {
+function fingerprintIn (csr: string): string | undefined {
   try {
-    return checkCsr(csr, { serialNumber }).publicKeyFingerprint
+    return publicKeyFingerprintOf(csr)
   } catch {
     return undefined
   }

@@ -24,8 +24,8 @@ interface VendOptions extends ConnectionOptions {
 
 const HELP = `
 The file is CSV with a header, serialNumber,registrationToken and as wanted csrFile or certificateSigningRequest, and product; or NDJSON with
-the same names when its name ends in .ndjson. csrFile is a path that starts at the file's own folder. The file is read through before anything
-is sent: a fault in it stops the run with nothing done.
+the same names when its name ends in .ndjson. csrFile is a path that starts at the file's own folder; a CSR is there in PEM or DER. All of it
+is read through before anything is sent: a fault stops the run with nothing done.
 
 Each device gets a folder of its serial number under --out, with the files that \`cvm device enroll\` writes: certificate, root CA, facts and,
 where it was made for it, the private key (mode 0600). With --generate-keys the key is on disk before its request is sent, so none is ever

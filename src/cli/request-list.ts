@@ -1,5 +1,6 @@
 import { stat } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
+import { readCsr } from './csr-file.ts'
 import { EXIT, Failure } from './failure.ts'
 import { faulty, readRecords } from './record-file.ts'
 import type { Listed } from './record-file.ts'
@@ -38,6 +39,7 @@ export async function checkRequests (file: string, needsCsr: boolean): Promise<n
     if (csrFile !== undefined) {
       const isFile = await stat(csrFile).then(facts => facts.isFile(), () => false)
       if (!isFile) throw faulty(`${file} line ${line}`, 'names a csrFile that is not there', NAMES)
+      await readCsr(csrFile)
     } else if (needsCsr && certificateSigningRequest === undefined) {
       const remedy = 'Give csrFile or certificateSigningRequest; or --generate-keys to make the keys here, or --keys-by-aws to have AWS IoT make them'
       throw new Failure(EXIT.usage, `${file} line ${line} has no certificate signing request`, { remedy })

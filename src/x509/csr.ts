@@ -25,7 +25,10 @@ interface Request {
   readonly signature: Buffer
 }
 
+/** The longest that AWS IoT takes. */
 const MAX_CHARS = 4096
+/** Of the text as it came, which may have more in it than the request. */
+const MAX_TEXT_CHARS = 8192
 const LABELS = ['CERTIFICATE REQUEST', 'NEW CERTIFICATE REQUEST'] as const
 const ATTRIBUTES = 0xa0
 const PEM_REASONS: Readonly<Record<PemError['fault'], CsrRefusal>> = {
@@ -35,14 +38,25 @@ const PEM_REASONS: Readonly<Record<PemError['fault'], CsrRefusal>> = {
   'not-canonical': 'pem-not-canonical'
 }
 
+/** The CSR in a text, in the one form that is sent on; only its PEM is judged. @throws {CvmError} `csr-rejected`. */
+export function csrPemIn (text: string): string {
+  return encodePem(LABELS[0], derOf(text))
+}
+
+/** The fingerprint of the public key in a CSR, as in `Csr`, before anything about it is checked. @throws {CvmError} `csr-rejected`. */
+export function publicKeyFingerprintOf (pem: string): string {
+  return hash('sha256', requestOf(derOf(pem)).publicKey.der, 'hex')
+}
+
 /** The common name that a CSR claims, before anything about it is checked. @throws {CvmError} `csr-rejected`. */
 export function commonNameOf (pem: string): string | undefined {
   return nameAttributes(requestOf(derOf(pem)).subject)?.find(isCommonName)?.text
 }
 
 /**
- * Checks a CSR as far as it can be checked without asking anybody: strict PEM and DER, key and signature rules, subject, and proof
- * of possession. Requested extensions are let through unread: AWS IoT is not known to copy any.
+ * Checks a CSR as far as it can be checked without asking anybody: one PEM block of strict DER, whatever text is around it, key and
+ * signature rules, subject, and proof of possession. Requested extensions are let through unread: AWS IoT is not known to copy any.
+ * Attributes may be missing.
  * @throws {CvmError} `csr-rejected` with a `reason` from `CSR_REFUSALS`, and nothing else for any input.
  * RFC 2986; AWS IoT `CreateCertificateFromCsr`.
  */
@@ -62,7 +76,7 @@ export function checkCsr (pem: string, { serialNumber }: { serialNumber: string 
 
 function derOf (pem: string): Buffer {
   try {
-    return decodePem(pem, { labels: LABELS, maxChars: MAX_CHARS })
+    return decodePem(pem, { labels: LABELS, maxChars: MAX_TEXT_CHARS })
   } catch (error) {
     throw error instanceof PemError ? refusal(PEM_REASONS[error.fault], error.message) : error
   }
@@ -80,9 +94,10 @@ function requestOf (der: Buffer): Request {
 /** Takes a CertificationRequest apart. RFC 2986, section 4. */
 function partsOf (value: DerValue): Request {
   const [info, signatureAlgorithm, signature] = membersOf(value, 'CertificationRequest', 3)
-  const [version, subject, spki, attributes] = membersOf(info, 'CertificationRequestInfo', 4)
-  if (version!.tag !== TAG.integer || version!.content.length !== 1 || version!.content[0] !== 0) throw new ShapeError('the version is not 0')
-  checkAttributes(attributes!)
+  const [version, subject, spki, attributes, ...more] = membersOf(info, 'CertificationRequestInfo')
+  if (more.length > 0 || spki === undefined) throw new ShapeError('CertificationRequestInfo is not a sequence of 3 or 4')
+  checkVersion(version!)
+  if (attributes) checkAttributes(attributes)
   return {
     info: info!,
     subject: subject!,
@@ -101,9 +116,15 @@ function algorithmsOf ({ publicKey, signatureAlgorithm }: Request): { keyType: K
   }
 }
 
+/** PKCS#10 has version 0 alone; wolfSSL writes 2, and other tools 1. It changes neither the key nor what is signed. */
+function checkVersion ({ tag, content }: DerValue): void {
+  if (tag !== TAG.integer) throw new ShapeError('the version is not an integer')
+  if (content.length !== 1 || content[0]! > 2) throw new ShapeError(`the version number is 0x${content.toString('hex', 0, 8)}; it must be 0, and 1 and 2 are taken`)
+}
+
 function checkAttributes (attributes: DerValue): void {
   const isAttribute = ({ tag, children: [type, values, ...rest] }: DerValue): boolean =>
-    tag === TAG.sequence && type?.tag === TAG.oid && values?.tag === TAG.set && values.children.length > 0 && rest.length === 0
+    tag === TAG.sequence && type?.tag === TAG.oid && values?.tag === TAG.set && rest.length === 0
   if (attributes.tag !== ATTRIBUTES || !attributes.children.every(isAttribute)) throw new ShapeError('the attributes are malformed')
 }
 

@@ -1,4 +1,4 @@
-/** Which rule a PEM text broke; the message says it for a human. */
+/** Which rule a PEM text broke; the message says what was found, in visible ASCII. */
 export class PemError extends Error {
   override readonly name = 'PemError'
   readonly fault: 'too-long' | 'not-one-block' | 'wrong-label' | 'not-canonical'
@@ -16,26 +16,24 @@ interface PemRules {
   readonly maxChars: number
 }
 
-const BEGIN = /^-----BEGIN ([A-Z0-9 ]{1,64})-----$/
-// RFC 7468 says 64; 76 is what MIME encoders write.
-const BASE64_LINE = /^[A-Za-z0-9+/=]{1,76}$/
-const EDGE_SPACE = ' \t\r\n'
+interface Block { readonly label: string, readonly bytes: Buffer }
+
+const BOUNDARY = /-----(BEGIN|END) ([ -~]{0,64}?)-----/g
+const SPACE = /[ \t\r\n]+/g
 
 /**
- * The bytes of a text that is exactly one PEM block with one of the labels: lines end in LF or CRLF, no headers, base64 with the
- * right padding and no spare bits, only white space before and after. Linear in the length of the text.
- * @throws {PemError} for anything else. RFC 7468, section 3 (strict grammar).
+ * The bytes of a text that holds exactly one PEM block, with one of the labels. As tools and editors leave it: text before and after the
+ * block, any line ends, white space anywhere in the base64, lines of any length. The base64 itself has one form: right padding, no spare
+ * bits; there are no headers. Linear in the length of the text.
+ * @throws {PemError} for anything else. RFC 7468, section 2 and section 3 (lax grammar).
  */
-export function decodePem (text: string, { labels, maxChars }: PemRules): Buffer {
-  if (text.length > maxChars) throw new PemError('too-long', `${text.length} characters, ${maxChars} are allowed`)
-  const asWritten = bytesAsWritten(text, labels)
+export function decodePem (text: string, rules: PemRules): Buffer {
+  refuseLong(text, rules)
+  const asWritten = bytesAsWritten(text, rules.labels)
   if (asWritten) return asWritten
-
-  const lines = trim(text).split(/\r?\n/)
-  const label = labelOf(lines[0]!, labels)
-  if (lines.at(-1) !== `-----END ${label}-----`) throw new PemError('not-one-block', `the last line is not -----END ${label}-----`)
-
-  return bytesOf(lines.slice(1, -1))
+  const [block, ...others] = blocksIn(text, rules.labels)
+  if (others.length > 0) throw new PemError('not-one-block', `there are ${1 + others.length}`)
+  return block!.bytes
 }
 
 /**
@@ -51,47 +49,55 @@ function bytesAsWritten (text: string, labels: readonly string[]): Buffer | unde
 }
 
 /**
- * The bytes of each PEM block in a text that has at least one; every block must have one of the labels. What stands between blocks is
- * skipped, unless it looks like a boundary. Linear in the length of the text.
- * @throws {PemError} RFC 7468, section 2.
+ * The bytes of each PEM block in a text that has at least one; every block must have one of the labels. Otherwise as `decodePem`.
+ * @throws {PemError}
  */
-export function decodePems (text: string, { labels, maxChars }: PemRules): Buffer[] {
-  if (text.length > maxChars) throw new PemError('too-long', `${text.length} characters, ${maxChars} are allowed`)
+export function decodePems (text: string, rules: PemRules): Buffer[] {
+  refuseLong(text, rules)
+  return blocksIn(text, rules.labels).map(({ bytes }) => bytes)
+}
 
-  const blocks: Buffer[] = []
-  let label: string | undefined
-  let body: string[] = []
-  for (const line of text.split(/\r?\n/)) {
-    if (label !== undefined && line === `-----END ${label}-----`) {
-      blocks.push(bytesOf(body))
-      label = undefined
-    } else if (label !== undefined) body.push(line)
-    else if (line.startsWith('-----')) {
-      label = labelOf(line, labels)
-      body = []
-    }
+/** Whether a text has the first line of a PEM block. */
+export function hasPemBlock (text: string): boolean {
+  return text.includes('-----BEGIN ')
+}
+
+function refuseLong (text: string, { maxChars }: PemRules): void {
+  if (text.length > maxChars) throw new PemError('too-long', `${text.length} characters, ${maxChars} are allowed`)
+}
+
+function blocksIn (text: string, labels: readonly string[]): Block[] {
+  const boundaries = [...text.matchAll(BOUNDARY)].map(({ 0: line, 1: kind, 2: label = '', index }) => ({ kind, label, from: index, to: index + line.length }))
+  const wrong = boundaries.find(({ label }) => !labels.includes(label))
+  if (wrong) throw new PemError('wrong-label', `there is a block with the label ${wrong.label}`)
+  if (boundaries.length === 0) throw new PemError('not-one-block', 'there is no whole BEGIN line')
+
+  const blocks: Block[] = []
+  for (let at = 0; at < boundaries.length; at += 2) {
+    const [begin, end] = [boundaries[at]!, boundaries[at + 1]]
+    if (begin.kind !== 'BEGIN') throw new PemError('not-one-block', `the line -----END ${begin.label}----- has no BEGIN line before it`)
+    if (end?.kind !== 'END' || end.label !== begin.label) throw new PemError('not-one-block', `the line -----BEGIN ${begin.label}----- has no END line after it`)
+    blocks.push({ label: begin.label, bytes: bytesOf(text.slice(begin.to, end.from)) })
   }
-  if (label !== undefined || blocks.length === 0) throw new PemError('not-one-block', 'there is no whole block')
   return blocks
 }
 
-function labelOf (line: string, labels: readonly string[]): string {
-  const label = BEGIN.exec(line)?.[1]
-  if (label === undefined) throw new PemError('not-one-block', 'a line is neither the BEGIN line of a block nor its END line')
-  if (!labels.includes(label)) throw new PemError('wrong-label', `the label is ${label}`)
-  return label
-}
-
-function bytesOf (body: readonly string[]): Buffer {
-  if (body.some(line => line.startsWith('-----'))) throw new PemError('not-one-block', 'there is more than one block')
-  if (!body.every(line => BASE64_LINE.test(line))) {
-    throw new PemError('not-canonical', 'a line is empty, longer than 76 characters, a header, or not base64')
-  }
-  const base64 = body.join('')
+function bytesOf (body: string): Buffer {
+  const base64 = body.replace(SPACE, '')
   const bytes = Buffer.from(base64, 'base64')
   // Writing it again is the whole test of padding, spare bits and '=' in the middle.
-  if (bytes.length === 0 || bytes.toString('base64') !== base64) throw new PemError('not-canonical', 'the base64 is cut off or wrongly padded')
+  if (bytes.length === 0 || bytes.toString('base64') !== base64) throw new PemError('not-canonical', faultIn(base64))
   return bytes
+}
+
+function faultIn (base64: string): string {
+  if (base64 === '') return 'there is nothing in the block'
+  if (/^[\w-]+:/.test(base64)) return 'it begins with a header, as encrypted keys do'
+  const strange = /[^A-Za-z0-9+/=]/u.exec(base64)?.[0]
+  if (strange === '-' || strange === '_') return 'it is base64url, or cut by a damaged line'
+  if (strange === '\\') return 'it has a backslash, as in line ends written \\\\n twice escaped'
+  if (strange !== undefined) return `it has the character U+${strange.codePointAt(0)!.toString(16).toUpperCase().padStart(4, '0')}`
+  return 'it is cut off or wrongly padded'
 }
 
 /** The one PEM form that this service writes: lines of 64, LF, a newline at the end. RFC 7468, section 2. */
@@ -100,13 +106,4 @@ export function encodePem (label: string, der: Uint8Array): string {
   let lines = ''
   for (let at = 0; at < base64.length; at += 64) lines += `${base64.slice(at, at + 64)}\n`
   return `-----BEGIN ${label}-----\n${lines}-----END ${label}-----\n`
-}
-
-// Not String.trim(): that would also take off byte order marks and other Unicode spaces, which AWS IoT may not.
-function trim (text: string): string {
-  let start = 0
-  let end = text.length
-  while (start < end && EDGE_SPACE.includes(text[start]!)) start++
-  while (end > start && EDGE_SPACE.includes(text[end - 1]!)) end--
-  return text.slice(start, end)
 }

@@ -19,12 +19,12 @@ export type KeyRefusal = keyof typeof KEY_REFUSALS
 
 /** Every way a CSR can be refused, with what to do about it. The README and a test walk this list. */
 export const CSR_REFUSALS = {
-  'csr-too-long': 'The CSR is longer than the 4096 characters that AWS IoT takes; leave out attributes and extensions',
-  'pem-not-one-block': 'Send exactly one PEM block, from -----BEGIN CERTIFICATE REQUEST----- to -----END CERTIFICATE REQUEST-----, and nothing else',
+  'csr-too-long': 'The CSR is longer than the 4096 characters that AWS IoT takes, or the text around it than 8192; leave out attributes, extensions and text',
+  'pem-not-one-block': 'Send exactly one PEM block, from -----BEGIN CERTIFICATE REQUEST----- to -----END CERTIFICATE REQUEST-----',
   'pem-wrong-label': 'The PEM block must be a CERTIFICATE REQUEST (or NEW CERTIFICATE REQUEST), never a key or a certificate',
-  'pem-not-canonical': 'The PEM block must hold lines of at most 76 base64 characters, correctly padded, without headers or empty lines',
+  'pem-not-canonical': 'The PEM block must hold base64, correctly padded, without headers',
   'csr-not-der': 'The content is not strict DER, or there is something after it',
-  'csr-not-pkcs10': 'The content is not a PKCS#10 certification request (RFC 2986, version 1)',
+  'csr-not-pkcs10': 'The content is not a PKCS#10 certification request (RFC 2986)',
   ...KEY_REFUSALS,
   'signature-algorithm-not-allowed': 'Sign the CSR with SHA-256, SHA-384 or SHA-512 and ECDSA or RSA (PKCS#1 v1.5)',
   'signature-algorithm-mismatch': 'The signature algorithm does not belong to the type of the public key',
@@ -42,7 +42,7 @@ export const CERTIFICATE_REFUSALS = {
   'too-many-certificates': 'Send at most 11 certificates: the device\'s and the intermediates above it',
   'pem-not-one-block': 'Send whole PEM blocks, from -----BEGIN CERTIFICATE----- to -----END CERTIFICATE-----; one where one certificate is asked for',
   'pem-wrong-label': 'Each PEM block must be a CERTIFICATE, never a key or a request',
-  'pem-not-canonical': 'Each PEM block must hold lines of at most 76 base64 characters, correctly padded, without headers or empty lines',
+  'pem-not-canonical': 'Each PEM block must hold base64, correctly padded, without headers',
   'certificate-not-der': 'The content is not strict DER, or there is something after it',
   'certificate-not-x509': 'The content is not an X.509 certificate as RFC 5280 has it',
   ...KEY_REFUSALS,

@@ -14,10 +14,10 @@ export async function refusedCsrs (serialNumber: string): Promise<Record<CsrRefu
   const p256 = tlv(0x30, tlv(0x06, hex('2a8648ce3d0201')), tlv(0x06, hex('2a8648ce3d030107')))
   const withPoint = (point: Buffer): string => handmadeCsr(key, { spki: tlv(0x30, p256, tlv(0x03, hex('00'), point)) })
   return {
-    'csr-too-long': csr + ' '.repeat(4096),
+    'csr-too-long': handmadeCsr(key, { subject: name([O, utf8('x'.repeat(3000))]) }),
     'pem-not-one-block': csr + csr,
     'pem-wrong-label': key,
-    'pem-not-canonical': csr.replace('\n', '\n\n'),
+    'pem-not-canonical': csr.replace('\n', '\n?'),
     'csr-not-der': pemOf(der.subarray(0, -1)),
     'csr-not-pkcs10': pemOf(spkiOf(key)),
     'key-type-not-allowed': await withKey('ed25519'),

@@ -2,7 +2,7 @@ import { createHash, createPublicKey, generateKeyPairSync } from 'node:crypto'
 import t from 'tap'
 import { checkCsr } from '../../src/x509/csr.ts'
 import { inTemporaryDir, opensslCsr, opensslKey, opensslVerdict, type OpensslKey } from '../fixtures/openssl.ts'
-import { CN, O, derOf, handmadeCsr, hex, name, pemOf, tlv, utf8 } from './handmade.ts'
+import { CN, O, bytesOf, derOf, handmadeCsr, hex, name, pemOf, sealed, spkiOf, tlv, treeOf, utf8, type Tree } from './handmade.ts'
 
 const serialNumber = 'SN-0001'
 const BMP = (text: string): Buffer => tlv(0x1e, Buffer.from(text, 'utf16le').swap16())
@@ -83,6 +83,32 @@ await t.test('requested extensions and attributes are let through', async t => {
   t.equal(checkCsr(unsorted, { serialNumber }).pem, unsorted)
 })
 
+await t.test('attributes may be missing or empty, and the version 1 or 2', async t => {
+  const key = await opensslKey('ec')
+  const info = (...parts: Buffer[]): string => pemOf(sealed(tlv(0x30, ...parts), key))
+  const [version, subject, spki] = [tlv(0x02, hex('00')), name([CN, utf8(serialNumber)]), spkiOf(key)]
+  const untidy = {
+    'no attributes': info(version, subject, spki),
+    'no attribute': info(version, subject, spki, tlv(0xa0)),
+    'an attribute without values': info(version, subject, spki, tlv(0xa0, tlv(0x30, tlv(0x06, hex('2a864886f70d010907')), tlv(0x31)))),
+    'version 1': info(tlv(0x02, hex('01')), subject, spki, tlv(0xa0)),
+    'version 2, no attributes': info(tlv(0x02, hex('02')), subject, spki)
+  }
+  for (const [what, csr] of Object.entries(untidy)) {
+    t.match(checkCsr(csr, { serialNumber }), { pem: csr, commonName: serialNumber }, what)
+    t.equal((await opensslVerdict(csr)).verified, true, `${what}: openssl takes it, too`)
+    t.throws(() => checkCsr(forged(csr), { serialNumber }), { code: 'csr-rejected', reason: 'signature-invalid' }, `${what}: the signature must verify`)
+  }
+})
+
+/** With another version than was signed. */
+function forged (csr: string): string {
+  const { tag, content: [info, ...rest] } = treeOf(derOf(csr)) as { tag: number, content: Tree[] }
+  const [version] = info!.content as Tree[]
+  version!.content = Buffer.from([((version!.content as Buffer)[0]! + 1) % 3])
+  return pemOf(bytesOf({ tag, content: [info!, ...rest] }))
+}
+
 await t.test('one form is sent on, whatever form came', async t => {
   const { csrPem } = await opensslCsr({ serialNumber })
   const forms = {
@@ -90,7 +116,11 @@ await t.test('one form is sent on, whatever form came', async t => {
     'old label': csrPem.replaceAll('CERTIFICATE REQUEST', 'NEW CERTIFICATE REQUEST'),
     'lines of 76': csrPem.replace(/(?<=-\n)[^-]+(?=-)/, rewrap(76)),
     'no newline at the end': csrPem.trimEnd(),
-    'white space around': `\r\n\t ${csrPem} \n\n`
+    'white space around': `\r\n\t ${csrPem} \n\n`,
+    'a byte order mark': `\ufeff${csrPem}`,
+    'a NUL after it': `${csrPem}\0`,
+    'text around': `Certificate Request:\n${csrPem}end`,
+    'base64 in one line': csrPem.replace(/(?<=-\n)[^-]+(?=\n-)/, body => body.replaceAll('\n', ''))
   }
   for (const [form, text] of Object.entries(forms)) t.equal(checkCsr(text, { serialNumber }).pem, csrPem, form)
 })
@@ -99,6 +129,7 @@ await t.test('the length limit is that of AWS IoT, for what came and for what is
   const key = await opensslKey('ec')
   const withName = (length: number): string => handmadeCsr(key, { subject: name([O, utf8('x'.repeat(length))]) })
   const fits = withName(2740)
+  const short = withName(1)
   t.ok(fits.length <= 4096 && fits.length > 4000)
   t.equal(checkCsr(fits, { serialNumber }).pem.length, fits.length)
   t.throws(() => checkCsr(withName(2900), { serialNumber }), { code: 'csr-rejected', reason: 'csr-too-long' })
@@ -106,6 +137,7 @@ await t.test('the length limit is that of AWS IoT, for what came and for what is
   const wide = Array.from({ length: 100 }, (_, i) => withName(2700 + i)).find(csr => csr.length > 4096)!
   t.throws(() => checkCsr(wide, { serialNumber }), { code: 'csr-rejected', reason: 'csr-too-long' })
   t.ok(fewerLines(wide).length <= 4096, 'short enough in lines of 76')
+  t.equal(checkCsr(`${'text\n'.repeat(1500)}${short}`, { serialNumber }).pem, short, 'the text around it may be longer')
   t.throws(() => checkCsr(fewerLines(wide), { serialNumber }), { code: 'csr-rejected', reason: 'csr-too-long' }, 'too long in lines of 64')
 })
 

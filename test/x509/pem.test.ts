@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { PemError, decodePem, encodePem } from '../../src/x509/pem.ts'
+import { PemError, decodePem, decodePems, encodePem } from '../../src/x509/pem.ts'
 
 const rules = { labels: ['THING'], maxChars: 10_000 }
 
@@ -14,17 +14,41 @@ await t.test('what is written is read again', t => {
   t.end()
 })
 
-await t.test('two texts of the same bytes differ only in line lengths, line ends and white space around', t => {
+await t.test('two texts of the same bytes differ only in white space, and in the text around', t => {
   const pem = encodePem('THING', Buffer.from('some bytes to write'))
   fc.assert(fc.property(fc.nat(pem.length - 1), fc.string({ unit: 'binary', minLength: 1, maxLength: 2 }), (at, patch) => {
     const changed = pem.slice(0, at) + patch + pem.slice(at)
     try {
       const bytes = decodePem(changed, rules)
-      return encodePem('THING', bytes).replace(/\s/g, '') === changed.replace(/[ \t\r\n]/g, '')
+      return changed.replace(/[ \t\r\n]/g, '').includes(encodePem('THING', bytes).replace(/\s/g, ''))
     } catch (error) {
       return error instanceof PemError
     }
   }), { numRuns: 2000 })
+  t.end()
+})
+
+await t.test('a block is found in whatever tools and editors leave around it and in it', t => {
+  const bytes = Buffer.from('some bytes that are more than one line of base64 to write, as they fill two of them')
+  const pem = encodePem('THING', bytes)
+  const base64 = bytes.toString('base64')
+  const forms = {
+    'text before and after': `Bag Attributes\n    friendlyName: a-b\n${pem}\nend`,
+    'text before on the same line': `csr=${pem}`,
+    'a byte order mark': `\ufeff${pem}`,
+    'NULs after it': `${pem}\0\0`,
+    'old Mac line ends': pem.replaceAll('\n', '\r'),
+    'two carriage returns': pem.replaceAll('\n', '\r\r\n'),
+    'blanks at line ends': pem.replaceAll('\n', ' \t\n'),
+    'indented lines': pem.replaceAll('\n', '\n  '),
+    'empty lines': pem.replaceAll('\n', '\n\n'),
+    'base64 in one line': `-----BEGIN THING-----\n${base64}\n-----END THING-----\n`,
+    'all in one line': `-----BEGIN THING----- ${base64} -----END THING-----`
+  }
+  for (const [form, text] of Object.entries(forms)) {
+    t.strictSame(decodePem(text, rules), bytes, form)
+    t.strictSame(decodePems(text + text, rules), [bytes, bytes], `${form}, twice`)
+  }
   t.end()
 })
 
@@ -34,11 +58,24 @@ await t.test('each fault has its name', t => {
     ['', 'not-one-block'],
     ['-----BEGIN THING-----', 'not-one-block'],
     [encodePem('THING', Buffer.alloc(9)).repeat(2), 'not-one-block'],
+    ['-----END THING-----', 'not-one-block'],
+    [`-----END THING-----\n${encodePem('THING', Buffer.alloc(9))}`, 'not-one-block'],
+    [encodePem('THING', Buffer.alloc(9)).replace('\n', `\n${encodePem('THING', Buffer.alloc(9))}`), 'not-one-block'],
     [encodePem('OTHER', Buffer.alloc(9)), 'wrong-label'],
+    [encodePem('THING', Buffer.alloc(9)) + encodePem('OTHER', Buffer.alloc(9)), 'wrong-label'],
+    [encodePem('THING', Buffer.alloc(9)).replace('END THING', 'END OTHER'), 'wrong-label'],
     [encodePem('THING', Buffer.alloc(0)), 'not-canonical'],
     ['-----BEGIN THING-----\n\n-----END THING-----', 'not-canonical'],
-    ['-----BEGIN THING-----\nAAA\n-----END THING-----', 'not-canonical']
+    ['-----BEGIN THING-----\nAAA\n-----END THING-----', 'not-canonical'],
+    ['-----BEGIN THING-----\nAA-AA\n-----END THING-----', 'not-canonical'],
+    ['-----BEGIN THING-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n-----END THING-----', 'not-canonical'],
+    ['-----BEGIN THING-----\nAAAA\\nAAAA\n-----END THING-----', 'not-canonical'],
+    ['-----BEGIN THING-----\nAAAA\u00a0\n-----END THING-----', 'not-canonical']
   ]
-  for (const [text, fault] of faults) t.throws(() => decodePem(text, rules), { fault } as object as Error, fault)
+  for (const [text, fault] of faults) {
+    t.throws(() => decodePem(text, rules), { fault, message: /^[ -~]+$/ } as object as Error, fault)
+    if (text !== encodePem('THING', Buffer.alloc(9)).repeat(2)) t.throws(() => decodePems(text, rules), { fault } as object as Error, fault)
+  }
+  for (const text of ['-----BEGIN '.repeat(900), `-----BEGIN ${'-'.repeat(9_000)}`, ' \r'.repeat(5_000)]) t.throws(() => decodePem(text, rules), PemError)
   t.end()
 })

@@ -42,10 +42,11 @@ const CASES: Record<CertificateRefusal, readonly Case[]> = {
   'too-many-certificates': [],
   'pem-not-one-block': [
     ['nothing', ''], ['no PEM', 'hello'], ['DER', der.toString('latin1')], ['two blocks', pem + pem], ['no end', pem.replace(/-----END[^]*/, '')],
-    ['another end', pem.replace('END CERTIFICATE', 'END X509 CERTIFICATE')], ['old Mac line ends', pem.replaceAll('\n', '\r')]
+    ['an end without beginning', '-----END CERTIFICATE-----'], ['a block inside a block', pem.replace('\n', `\n${pem}`)]
   ],
-  'pem-wrong-label': [['a private key', key], ['a request', pemOf(der)], ['what openssl trusts', pemOf(der, 'TRUSTED CERTIFICATE')]],
-  'pem-not-canonical': [['a line of 77', block(...der.toString('base64').match(/.{1,77}/g)!)], ['spare bits', block('MAB=')], ['no lines', block()]],
+  'pem-wrong-label': [['another end', pem.replace('END CERTIFICATE', 'END X509 CERTIFICATE')], ['a key beside it', pem + key],
+    ['a private key', key], ['a request', pemOf(der)], ['what openssl trusts', pemOf(der, 'TRUSTED CERTIFICATE')]],
+  'pem-not-canonical': [['a word inside', pem.replace('\n', '\nhello: world\n')], ['spare bits', block('MAB=')], ['no lines', block()]],
   'certificate-not-der': [
     ['trailing byte', pemOf(Buffer.concat([der, hex('00')]), 'CERTIFICATE')],
     ['cut off', pemOf(der.subarray(0, -1), 'CERTIFICATE')],
@@ -204,10 +205,14 @@ await t.test('a text of several certificates, with what openssl writes around th
   const second = certificatePem(key, signer, { subject: commonName('Second') })
   const found = readCertificates(`# a bundle\n${explained}\r\n${second.replaceAll('\n', '\r\n')}`)
   t.strictSame(found.map(({ subject }) => subject), ['CN=SN-0001', 'CN=Second'])
+  const untidy = { 'blanks at line ends': ' \n', 'old Mac line ends': '\r', 'empty lines': '\n\n' }
+  for (const [what, end] of Object.entries(untidy)) {
+    t.strictSame(readCertificates(`\ufeff${(pem + second).replaceAll('\n', end)}\0`).map(({ der }) => der), found.map(({ der }) => der), what)
+    t.strictSame(checkCertificate(`\ufeffBag Attributes\n${pem.replaceAll('\n', end)}\0`), checkCertificate(pem), what)
+  }
   for (const [what, text, reason] of [
     ['a key between', pem + key + second, 'pem-wrong-label'],
     ['an end without beginning', `-----END CERTIFICATE-----\n${pem}`, 'pem-not-one-block'],
-    ['a beginning with a space', pem.replace('-----\n', '----- \n'), 'pem-not-one-block'],
     ['a block inside a block', pem.replace('\n', `\n${second}`), 'pem-not-one-block'],
     ['cut off', pem + second.slice(0, -10), 'pem-not-one-block'],
     ['nothing', 'text', 'pem-not-one-block'],

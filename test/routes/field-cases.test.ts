@@ -1,0 +1,106 @@
+// What tools in the field write, sent by every way in: JSON, EST, a batch, and the file of a CSR that `cvm line vend` reads.
+import { readFileSync } from 'node:fs'
+import { X509Certificate, createPublicKey } from 'node:crypto'
+import t from 'tap'
+import { itemOf } from '../../src/cli/line-item.ts'
+import { API_KEYS, ask } from '../fixtures/api-keys.ts'
+import { fieldPath, fieldText } from '../fixtures/field.ts'
+import { openssl } from '../fixtures/openssl.ts'
+import { startService } from '../fixtures/service.ts'
+import { newKey, vend } from '../fixtures/vending.ts'
+import { connect } from '../local/rig.ts'
+import { CN, handmadeCsr, hex, name, tlv, utf8 } from '../x509/handmade.ts'
+
+const service = await startService({ API_KEYS, RATE_LIMIT_SERIAL_MAX: '100000', RATE_LIMIT_ADDRESS_MAX: '100000' })
+t.teardown(() => service.close())
+
+type Device = Awaited<ReturnType<typeof service.register>>
+/** Bytes that hold the certificate in DER, or what the refusal says. */
+type Answer = { der: Buffer } | { refusal: string }
+
+const WAYS: Readonly<Record<string, (device: Device, file: string) => Promise<Answer>>> = {
+  JSON: async (device, file) => said((await vend(service, { ...device, certificateSigningRequest: fieldText(file) })).json()),
+  EST: async ({ serialNumber, registrationToken }, file) => {
+    const authorization = `Basic ${Buffer.from(`${serialNumber}:${registrationToken}`).toString('base64')}`
+    const headers = { authorization, 'content-type': 'application/pkcs10' }
+    const payload = readFileSync(fieldPath(file))
+    const { statusCode, body } = await service.app.service.inject({ method: 'POST', url: '/.well-known/est/simpleenroll', headers, payload })
+    return statusCode === 200 ? { der: Buffer.from(body, 'base64') } : { refusal: body }
+  },
+  batch: (device, file) => batch({ ...device, certificateSigningRequest: fieldText(file) }),
+  'line vend': async (device, file) => {
+    const request = { line: 1, ...device, csrFile: fieldPath(file) }
+    return batch((await itemOf(request, { out: '/nonexistent', keys: 'nobody', keyType: 'ec', isDryRun: true })).message)
+  }
+}
+const ALL = Object.keys(WAYS)
+/** By the CLI alone, which reads files for people. */
+const BY_FILE = ['line vend']
+
+const TAKEN: ReadonlyArray<readonly [file: string, ways?: readonly string[]]> = [
+  ['01-mbedtls-2.28.3-ecdsa-null-parameters.csr'],
+  ['03-no-attributes-pkijs.csr'],
+  ['04-version-2-wolfssl-default.csr'],
+  ['05a-certtool-default-text.csr'],
+  ['05c-bag-attributes.csr'],
+  ['05d-openssl-req-text.csr'],
+  ['06a-utf16.csr', BY_FILE],
+  ['06b-bom.csr'],
+  ['06d-trailing-spaces.csr'],
+  ['06e-base64-in-one-line.csr'],
+  ['06f-der.csr', BY_FILE],
+  ['14-rsa-absent-parameters-pkijs.csr']
+]
+
+/** One device for each key: some of the files are of the same one. */
+const devices = new Map<string, Device>()
+
+for (const [file, ways = ALL] of TAKEN) {
+  await t.test(`${file} is vended by ${ways.join(', ')}`, async t => {
+    const key = await keyIn(file)
+    const device = devices.get(key) ?? await service.register(file.startsWith('14') ? { serialNumber: 'gen-1' } : {})
+    devices.set(key, device)
+    for (const way of ways) {
+      const answer = await WAYS[way]!(device, file)
+      if ('refusal' in answer) t.fail(`${way}: ${answer.refusal}`)
+      else t.ok(answer.der.includes(createPublicKey(key).export({ type: 'spki', format: 'der' })), `${way}: a certificate for the key`)
+    }
+  })
+}
+
+await t.test('other ways refuse what only files may be', async t => {
+  const device = await service.register()
+  for (const file of ['06a-utf16.csr', '06f-der.csr']) {
+    for (const way of ALL.filter(way => way !== 'line vend')) t.match(await WAYS[way]!(device, file), { refusal: /csr-rejected/ }, `${file} by ${way}`)
+  }
+})
+
+await t.test('a key whose CSR has NULL parameters (mbedTLS 2.28.3) connects with its certificate', async t => {
+  const device = await service.register()
+  const key = newKey()
+  const algorithm = tlv(0x30, tlv(0x06, hex('2a8648ce3d040302')), tlv(0x05))
+  const certificateSigningRequest = handmadeCsr(key, { subject: name([CN, utf8(device.serialNumber)]), algorithm })
+  const answer = await vend(service, { ...device, certificateSigningRequest })
+  t.equal(answer.statusCode, 201, answer.body)
+  const client = await connect(service.aws, { clientId: device.serialNumber, key, cert: answer.json().certificatePem as string })
+  t.ok(client.connected)
+  await client.endAsync()
+})
+
+async function batch (line: object): Promise<Answer> {
+  const { results: [result] } = (await ask(service, 'POST', '/v1/batches', [line], { as: 'line' })).json() as { results: [Record<string, string>] }
+  return said(result)
+}
+
+function said (body: Record<string, string>): Answer {
+  return body['certificatePem'] === undefined ? { refusal: JSON.stringify(body) } : { der: new X509Certificate(body['certificatePem']).raw }
+}
+
+/** The public key as openssl reads it, whatever the file is. */
+async function keyIn (file: string): Promise<string> {
+  const bytes = readFileSync(fieldPath(file))
+  const text = file.startsWith('06a') ? bytes.toString('utf16le') : bytes.toString()
+  const [pem = ''] = /-----BEGIN[^]*END[^-]*-----/.exec(text) ?? []
+  const plain = pem.replaceAll(/[ \t]+$/gm, '')
+  return (await openssl(file.startsWith('06f') ? ['req', '-inform', 'DER', '-in', fieldPath(file), '-noout', '-pubkey'] : ['req', '-noout', '-pubkey'], plain)).stdout
+}
