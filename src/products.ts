@@ -39,9 +39,9 @@ export const PRODUCT = Type.Object({
     minItems: 1, uniqueItems: true, description: 'keys that CSRs may have', allowed: `a list of ${KEY_TYPES.join(', ')}, none twice`
   })),
   minRsaBits: Type.Optional(Type.Integer({ minimum: 2048, maximum: 4096, description: 'least size of RSA keys', allowed: 'a whole number from 2048 to 4096' })),
-  subject: Type.Optional(Type.Enum([...SUBJECT_RULES], { description: 'what the common name of a CSR must be', allowed: `one of ${SUBJECT_RULES.join(', ')}` })),
+  subject: Type.Optional(Type.Enum([...SUBJECT_RULES], { description: 'what a subject must say where `serialNumberFrom` looks, and as its common name; `any` takes every common name', allowed: `one of ${SUBJECT_RULES.join(', ')}` })),
   serialNumberFrom: Type.Optional(Type.Enum(SUBJECT_ATTRIBUTES, {
-    description: 'where the subject of a certificate that was made elsewhere says the serial number', allowed: `one of ${SUBJECT_ATTRIBUTES.join(', ')}`
+    description: 'where subjects say the serial number: those of CSRs and of certificates made elsewhere', allowed: `one of ${SUBJECT_ATTRIBUTES.join(', ')}`
   })),
   selfSigned: Type.Optional(Type.Boolean({ description: 'whether its devices may have certificates that they signed themselves', allowed: 'true or false' })),
   openEnrolment: Type.Optional(Type.Boolean({

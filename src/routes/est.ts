@@ -3,7 +3,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { CvmError, ERRORS, type ErrorCode } from '../errors.ts'
 import type { Device } from '../vending/device.ts'
 import { SERIAL_NUMBER } from '../vending/names.ts'
-import type { Products } from '../vending/product.ts'
+import { type Products, commonNameRule } from '../vending/product.ts'
 import type { RenewRequest, Renewed } from '../vending/renew.ts'
 import type { VendRequest, Vended } from '../vending/vend-steps.ts'
 import { checkCsr, commonNameOf } from '../x509/csr.ts'
@@ -86,7 +86,7 @@ export async function estRoutes (base: FastifyInstance, options: EstRoutesOption
     app.post('/serverkeygen', ofDevices('token'), async (request, reply) => {
       const asked = askedBy(request as EstRequest)
       // Its key is not certified (RFC 7030 section 4.4.1), but it may not name another device either.
-      checkCsr(readEstCsr(request.body), asked)
+      checkCsr(readEstCsr(request.body), { ...asked, commonName: commonNameRule(options.products) })
       const { keyPair, certificate } = await options.vend({ ...asked, callerGone: reply.callerGone() })
       if (!keyPair) throw new Error('a key-generating vend ended without a key pair')
       return secret(reply).type(`multipart/mixed; boundary=${BOUNDARY}`).send(keyAndCertificate(keyPair.privateKey, certificate.certificatePem))

@@ -50,7 +50,7 @@ const FAILURES = [
   'product-not-configured', ...AWS_IOT_FAILURES, ...REGISTRY_FAILURES
 ] as const
 
-const REASONS = [...Object.keys(CSR_REFUSALS), ...PRODUCT_REASONS]
+const REASONS = [...new Set([...Object.keys(CSR_REFUSALS), ...PRODUCT_REASONS])]
 
 const WITH_CSR = {
   operationId: 'vendCertificate',

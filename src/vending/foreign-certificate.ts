@@ -47,8 +47,9 @@ function refusalOf (product: Product, serialNumber: string, certificate: Certifi
   if (byAuthority) return byAuthority
   const fault = faultOfKey(product, certificate.keyType)
   if (fault) return new CvmError('certificate-rejected', { reason: 'key-type-not-allowed-by-product', detail: fault })
+  const isJudged = product.subject !== 'any' || product.serialNumberFrom !== 'CommonName'
   const named = valuesOf(certificate.subjectAttributes, product.serialNumberFrom)
-  if (named.some(value => value !== serialNumber) || named.length > 1) return refused('certificate-rejected', 'subject-other-device', product)
+  if (isJudged && (named.some(value => value !== serialNumber) || named.length > 1)) return refused('certificate-rejected', 'subject-other-device', product)
   if (named.length === 0 && product.subject === 'serial-number') return refused('certificate-rejected', 'serial-number-required-by-product', product)
   return hasRoomFor(product, serialNumber) ? undefined : new CvmError('thing-name-too-long')
 }

@@ -1,17 +1,19 @@
 import { CvmError } from '../errors.ts'
-import type { Csr } from '../x509/csr.ts'
-import type { ATTRIBUTE_TYPES } from '../x509/names.ts'
+import { type CommonNameRule, type Csr, quoted } from '../x509/csr.ts'
+import { type ATTRIBUTE_TYPES, valuesOf } from '../x509/names.ts'
 import type { Thing } from './control-plane.ts'
 import { DEFAULT_PRODUCT, type Device } from './device.ts'
 
 /** The kinds of key that a product may take. */
 export const KEY_TYPES = ['EC-P256', 'EC-P384', 'EC-P521', 'RSA'] as const
 
-/** What the subject of a CSR must say: the serial number or nothing, or the serial number. */
-export const SUBJECT_RULES = ['serial-number-or-none', 'serial-number'] as const
+/** What a subject must say: the serial number or nothing, or the serial number; `any`: the common name is not judged. */
+export const SUBJECT_RULES = ['serial-number-or-none', 'serial-number', 'any'] as const
 
 /** Why a product refuses a CSR: the `reason` beside the code `csr-rejected`. */
-export const PRODUCT_REASONS = ['key-type-not-allowed-by-product', 'common-name-required-by-product'] as const
+export const PRODUCT_REASONS = [
+  'key-type-not-allowed-by-product', 'common-name-required-by-product', 'serial-number-required-by-product', 'subject-other-device'
+] as const
 
 /** Where a device's serial number goes in a template. */
 // eslint-disable-next-line no-template-curly-in-string -- written so in the file
@@ -30,7 +32,7 @@ export interface Product {
   keyTypes: readonly (typeof KEY_TYPES[number])[]
   minRsaBits: number
   subject: typeof SUBJECT_RULES[number]
-  /** Where the subject of a certificate that was made elsewhere says the serial number. */
+  /** Where subjects say the serial number, of CSRs and of certificates that were made elsewhere. */
   serialNumberFrom: keyof typeof ATTRIBUTE_TYPES
   /** Whether its devices may have certificates that they signed themselves. */
   selfSigned: boolean
@@ -86,7 +88,7 @@ export function refusalsOf (
 ): ReadonlyMap<string, CvmError> {
   const refusals = new Map<string, CvmError>()
   for (const product of products.values()) {
-    const refusal = csr ? refusalOfCsr(product, csr) : refusalOfGeneratedKey(product)
+    const refusal = csr ? refusalOfCsr(product, csr, serialNumber) : refusalOfGeneratedKey(product)
     if (wanted !== undefined && wanted !== product.name) refusals.set(product.name, new CvmError('product-mismatch'))
     else if (refusal) refusals.set(product.name, refusal)
     else if (!hasRoomFor(product, serialNumber)) refusals.set(product.name, new CvmError('thing-name-too-long'))
@@ -111,12 +113,32 @@ export function faultOfKey ({ keyTypes, minRsaBits }: Product, keyType: string):
   return `The product of the device takes keys of ${allowed}, not ${keyType}.`
 }
 
-function refusalOfCsr (product: Product, { keyType, commonName }: Csr): CvmError | undefined {
-  const { subject } = product
+/** What a CSR's common name must be before the device's product is known. */
+export function commonNameRule (products: Products): CommonNameRule {
+  return [...products.values()].some(({ subject }) => subject === 'any') ? 'any' : 'serial-number-or-none'
+}
+
+/** Where a subject must say nothing but the serial number, under the names of AWS IoT's policy variables. */
+function judgedAttributes ({ subject, serialNumberFrom }: Product): ReadonlyArray<keyof typeof ATTRIBUTE_TYPES> {
+  const judged = new Set(['CommonName', serialNumberFrom] as const)
+  if (subject === 'any') judged.delete('CommonName')
+  return [...judged]
+}
+
+function refusalOfCsr (product: Product, { keyType, subjectAttributes }: Csr, serialNumber: string): CvmError | undefined {
+  const { subject, serialNumberFrom } = product
   const fault = faultOfKey(product, keyType)
   if (fault) return refused('key-type-not-allowed-by-product', fault)
-  if (subject === 'serial-number' && commonName === undefined) {
-    return refused('common-name-required-by-product', 'The common name in the subject must be the serial number of the device.')
+  for (const type of judgedAttributes(product)) {
+    const other = valuesOf(subjectAttributes, type).find(value => value !== serialNumber)
+    if (other !== undefined) {
+      return refused('subject-other-device', `${type} in the subject must be the serial number of the device, or be left out (it is ${quoted(other)}).`)
+    }
+  }
+  if (subject === 'serial-number' && valuesOf(subjectAttributes, serialNumberFrom).length === 0) {
+    return serialNumberFrom === 'CommonName'
+      ? refused('common-name-required-by-product', 'The common name in the subject must be the serial number of the device.')
+      : refused('serial-number-required-by-product', `${serialNumberFrom} in the subject must be the serial number of the device.`)
   }
   return undefined
 }

@@ -3,7 +3,7 @@ import { readCertificate } from '../x509/certificate.ts'
 import { type Csr, checkCsr } from '../x509/csr.ts'
 import type { IssuedCertificate } from './control-plane.ts'
 import type { Certificate, Device } from './device.ts'
-import { productOf, refusalsOf, timesOf } from './product.ts'
+import { commonNameRule, productOf, refusalsOf, timesOf } from './product.ts'
 import { type JwsProof, type TlsProof, verifyProof } from './renewal-proof.ts'
 import { type SwapDeps, changed, mustBeActive, swap } from './swap.ts'
 
@@ -57,7 +57,7 @@ const MOST_PROOFS = 32
  */
 export async function renew (request: RenewRequest, deps: RenewDeps): Promise<Renewed> {
   const { serialNumber, requestId } = request
-  const csr = checkCsr(request.certificateSigningRequest, { serialNumber })
+  const csr = checkCsr(request.certificateSigningRequest, { serialNumber, commonName: commonNameRule(deps.products) })
   const seen = await deps.registry.find(serialNumber)
   const nonce = await authorise(request, csr, seen, deps)
   if (!seen?.certificate) throw new CvmError('device-not-authorized')

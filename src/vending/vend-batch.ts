@@ -1,12 +1,12 @@
 import { CvmError, ERRORS, type ErrorCode } from '../errors.ts'
-import { type Csr, checkCsr } from '../x509/csr.ts'
+import type { Csr } from '../x509/csr.ts'
 import type { VendWay } from './device.ts'
 import type { DeviceRegistry } from './device-registry.ts'
 import { foresee } from './lifecycle.ts'
 import { type Products, refusalsOf } from './product.ts'
 import type { Registration } from './register.ts'
 import { type TokenHasher, refuseWeak, tokenMatches } from './registration-token.ts'
-import type { VendRequest, Vended } from './vend-steps.ts'
+import { type VendRequest, type Vended, check } from './vend-steps.ts'
 
 /** What a line of a batch asks for: a vend, of a device that it may register where its product allows that. */
 type BatchLine = Pick<VendRequest, 'serialNumber' | 'registrationToken' | 'certificateSigningRequest'> & { product?: string }
@@ -68,7 +68,7 @@ export function openBatch (requestId: string, deps: VendBatchDeps): Batch {
 }
 
 async function vendLine (line: BatchLine, requestId: string, { stop, callerGone }: Place, deps: VendBatchDeps): Promise<Vended> {
-  const csr = csrOf(line)
+  const csr = check(line, deps.products)
   const { product, ...device } = line
   const request = { ...device, requestId, callerGone }
   let deadline: number | undefined
@@ -119,7 +119,7 @@ function refuseNew ({ serialNumber, registrationToken, product: name }: BatchLin
 
 async function foreseeLine (line: BatchLine, { registry, hashToken, products, now }: VendBatchDeps): Promise<'vend' | 'replay'> {
   const { serialNumber, registrationToken } = line
-  const csr = csrOf(line)
+  const csr = check(line, products)
   const device = await registry.find(serialNumber)
   if (!device) {
     refuseNew(line, csr, products)
@@ -128,10 +128,6 @@ async function foreseeLine (line: BatchLine, { registry, hashToken, products, no
   if (!tokenMatches(device, hashToken(serialNumber, registrationToken), hashToken)) throw new CvmError('device-not-authorized')
   const wish = { way: wayOf(csr), publicKeyFingerprint: csr?.publicKeyFingerprint }
   return foresee(device, wish, { now: now(), products, refusals: refusalsOf(products, { serialNumber }, csr) })
-}
-
-function csrOf ({ serialNumber, certificateSigningRequest }: BatchLine): Csr | undefined {
-  return certificateSigningRequest === undefined ? undefined : checkCsr(certificateSigningRequest, { serialNumber })
 }
 
 function wayOf (csr: Csr | undefined): VendWay {

@@ -7,7 +7,7 @@ import { CertificateStateConflict, type ControlPlane, type IssuedCertificate, ty
 import type { Certificate, Device } from './device.ts'
 import type { DeviceRegistry, FencedWrite, WriteResult } from './device-registry.ts'
 import { decide } from './lifecycle.ts'
-import { type Products, productOf, refusalsOf, thingOf } from './product.ts'
+import { type Products, commonNameRule, productOf, refusalsOf, thingOf } from './product.ts'
 import type { TokenHasher } from './registration-token.ts'
 
 /** The steps of a vend, in their order; `hold` is adoption's. */
@@ -80,8 +80,9 @@ export interface Run extends VendDeps, Held {
   refusals: ReadonlyMap<string, CvmError>
 }
 
-export function check ({ serialNumber, certificateSigningRequest }: VendRequest): Csr | undefined {
-  return certificateSigningRequest === undefined ? undefined : checkCsr(certificateSigningRequest, { serialNumber })
+export function check ({ serialNumber, certificateSigningRequest }: Pick<VendRequest, 'serialNumber' | 'certificateSigningRequest'>, products: Products): Csr | undefined {
+  if (certificateSigningRequest === undefined) return undefined
+  return checkCsr(certificateSigningRequest, { serialNumber, commonName: commonNameRule(products) })
 }
 
 /** What a run starts with, before anything has happened. */

@@ -1,7 +1,7 @@
 import { hash, type KeyObject } from 'node:crypto'
 import { DerError, TAG, readDer, type DerValue } from './der.ts'
 import { KeyError, checkKey, type KeyType } from './key-policy.ts'
-import { isCommonName, nameAttributes } from './names.ts'
+import { isCommonName, nameAttributes, type NameAttribute } from './names.ts'
 import { PemError, decodePem, encodePem } from './pem.ts'
 import { refusal, type CsrRefusal } from './refusals.ts'
 import { ShapeError, algorithmOf, membersOf, octetsOf, publicKeyInfoOf, type Algorithm, type PublicKeyInfo } from './shape.ts'
@@ -15,7 +15,12 @@ export interface Csr {
   readonly publicKeyFingerprint: string
   readonly keyType: KeyType
   readonly commonName?: string
+  /** All of the subject, each with a text that can be read. */
+  readonly subjectAttributes: readonly NameAttribute[]
 }
+
+/** `any`: a product's rules judge the common name later. */
+export type CommonNameRule = 'serial-number-or-none' | 'any'
 
 interface Request {
   readonly info: DerValue
@@ -60,18 +65,21 @@ export function commonNameOf (pem: string): string | undefined {
  * @throws {CvmError} `csr-rejected` with a `reason` from `CSR_REFUSALS`, and nothing else for any input.
  * RFC 2986; AWS IoT `CreateCertificateFromCsr`.
  */
-export function checkCsr (pem: string, { serialNumber }: { serialNumber: string }): Csr {
+export function checkCsr (
+  pem: string, { serialNumber, commonName: rule = 'serial-number-or-none' }: { serialNumber: string, commonName?: CommonNameRule }
+): Csr {
   const der = derOf(pem)
   const request = requestOf(der)
   const { keyType, publicKey, digest } = algorithmsOf(request)
-  const commonName = checkSubject(request.subject, serialNumber)
+  const subjectAttributes = checkSubject(request.subject, rule === 'any' ? undefined : serialNumber)
+  const commonName = subjectAttributes.find(isCommonName)?.text
   // Over the bytes as they came: writing them anew could make another request of them.
   if (!verifies(digest, request.info.bytes, publicKey, request.signature)) throw refusal('signature-invalid')
 
   const normalised = encodePem(LABELS[0], der)
   if (normalised.length > MAX_CHARS) throw refusal('csr-too-long', `${normalised.length} in lines of 64`)
   const publicKeyFingerprint = hash('sha256', request.publicKey.der, 'hex')
-  return { pem: normalised, publicKeyFingerprint, keyType, ...(commonName !== undefined && { commonName }) }
+  return { pem: normalised, publicKeyFingerprint, keyType, ...(commonName !== undefined && { commonName }), subjectAttributes }
 }
 
 function derOf (pem: string): Buffer {
@@ -129,19 +137,20 @@ function checkAttributes (attributes: DerValue): void {
 }
 
 /** AWS IoT copies the subject into the certificate, and policies trust its common name: it may name this device or none. */
-function checkSubject (subject: DerValue, serialNumber: string): string | undefined {
+function checkSubject (subject: DerValue, serialNumber: string | undefined): NameAttribute[] {
   const attributes = nameAttributes(subject)
   if (attributes === undefined) throw refusal('csr-not-pkcs10', 'the subject is not a Name')
   for (const attribute of attributes) {
     if (attribute.text === undefined) throw refusal('subject-not-readable', `the value of ${attribute.oid} is not`)
-    if (isCommonName(attribute) && (attribute.text !== serialNumber || /\p{Cc}/u.test(attribute.text))) {
+    const isJudged = serialNumber !== undefined && isCommonName(attribute)
+    if (isJudged && (attribute.text !== serialNumber || /\p{Cc}/u.test(attribute.text))) {
       throw refusal('subject-other-device', `it is ${quoted(attribute.text)}`)
     }
   }
-  return attributes.find(isCommonName)?.text
+  return attributes
 }
 
 /** Text of the caller for a message: cut, and in visible ASCII, so that it can hide nothing in a terminal or a log. */
-function quoted (text: string): string {
+export function quoted (text: string): string {
   return JSON.stringify(text.slice(0, 64)).replace(/[^ -~]/g, char => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`)
 }

@@ -1,4 +1,5 @@
 // What products make of vending, over HTTP with the production app: refusals, names, things, policies, times, the grace.
+import { X509Certificate } from 'node:crypto'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -10,6 +11,8 @@ import t, { type Test } from 'tap'
 import type { ErrorCode } from '../../src/errors.ts'
 import { publish } from '../../src/cli/publish.ts'
 import { certificateIn, certificatesMadeDuring } from '../fixtures/account.ts'
+import { API_KEYS, ask } from '../fixtures/api-keys.ts'
+import { fieldText } from '../fixtures/field.ts'
 import { isProblem } from '../fixtures/problems.ts'
 import { total } from '../fixtures/scrape.ts'
 import { startService } from '../fixtures/service.ts'
@@ -33,13 +36,16 @@ const PRODUCTS = [
   },
   { name: 'strict', keyTypes: ['EC-P384', 'RSA'], minRsaBits: 3072, subject: 'serial-number', generatedKeys: false },
   { name: 'grace', reVendGraceMs: 3_600_000 },
+  { name: 'constant', subject: 'any' },
+  { name: 'by-serial', serialNumberFrom: 'SerialNumber' },
+  { name: 'by-serial-strict', serialNumberFrom: 'SerialNumber', subject: 'serial-number' },
   { name: 'no-policy', policyName: 'missing' },
   { name: 'no-type', thingType: 'missing' },
   { name: 'no-group', thingGroups: ['missing'] },
   { name: 'long', thingNameTemplate: `${'x'.repeat(120)}${HERE}` }
 ]
 
-const service = await startService({ PRODUCTS_FILE: products('first', PRODUCTS), RATE_LIMIT_ADDRESS_MAX: '100000' })
+const service = await startService({ PRODUCTS_FILE: products('first', PRODUCTS), API_KEYS, RATE_LIMIT_ADDRESS_MAX: '100000' })
 t.teardown(() => service.close())
 const { iot } = service
 const policyDocument = JSON.stringify({ Version: '2012-10-17', Statement: [{ Effect: 'Allow', Action: 'iot:*', Resource: '*' }] })
@@ -131,6 +137,42 @@ await t.test('the grace: on, another key is vended anew; off, it is not', async 
   const usual = await newDevice(service)
   await vend(service, usual)
   isProblem(t, await vend(service, { ...usual, certificateSigningRequest: csrFor(usual.serialNumber) }), 'already-vended')
+})
+
+await t.test('01b: a constant common name, of AWS\'s embedded-C demo with mbedTLS, is taken where the product takes any', async t => {
+  const certificateSigningRequest = fieldText('01b-mbedtls-aws-demo-settings.csr')
+  const strict = await service.register()
+  isProblem(t, await vend(service, { ...strict, certificateSigningRequest }), 'csr-rejected', { reason: 'subject-other-device' })
+  const device = await service.register({ product: 'constant' })
+  const first = await vend(service, { ...device, certificateSigningRequest })
+  t.equal(first.statusCode, 201)
+  t.match(new X509Certificate(first.json().certificatePem), { subject: 'CN=Fleet Provisioning Demo' })
+  const credentials = Buffer.from(`${device.serialNumber}:${device.registrationToken}`).toString('base64')
+  const enrolled = await service.app.service.inject({
+    method: 'POST',
+    url: '/.well-known/est/simpleenroll',
+    payload: certificateSigningRequest,
+    headers: { authorization: `Basic ${credentials}`, 'content-type': 'application/pkcs10' }
+  })
+  t.equal(enrolled.statusCode, 200, 'over EST')
+  const batch = await ask(service, 'POST', '/v1/batches', [{ ...device, certificateSigningRequest }], { as: 'line' })
+  t.match(batch.json(), { results: [{ status: 'replayed', certificateId: first.json().certificateId }] }, 'in a batch')
+})
+
+await t.test('11: a serial number in the subject that is another device\'s is refused where the product reads it', async t => {
+  for (const [product, file] of [['by-serial', 'attacker'], ['by-serial-strict', 'strict2']] as const) {
+    const device = await service.register({ serialNumber: file, product })
+    const certificateSigningRequest = fieldText(`11-subject-serial-number/${file}.csr`)
+    await untouched(t, file, async () => {
+      const answer = await vend(service, { ...device, certificateSigningRequest })
+      isProblem(t, answer, 'csr-rejected', { reason: 'subject-other-device' }, file)
+      t.match(answer.json().detail, /^SerialNumber in the subject .* \(it is "victim"\)\.$/)
+    })
+    const right = await opensslCsr({ serialNumber: file, subject: `/serialNumber=${file}` })
+    t.equal((await vend(service, { ...device, certificateSigningRequest: right.csrPem })).statusCode, 201, 'its own serial number')
+  }
+  const unnamed = await newDevice(service, { product: 'by-serial' })
+  t.equal((await vend(service, unnamed)).statusCode, 201, 'none at all')
 })
 
 await t.test('a file that was changed: names stay, what is gone is said, and nothing is lost', async t => {

@@ -26,7 +26,7 @@ function change (rig: Rig, name: string, changes: Partial<Product> = {}): void {
 }
 
 await t.test('which CSRs and wishes a product refuses', async t => {
-  const csr = async (options: object) => checkCsr((await opensslCsr({ serialNumber: SERIAL, ...options })).csrPem, { serialNumber: SERIAL })
+  const csr = async (options: object) => checkCsr((await opensslCsr({ serialNumber: SERIAL, ...options })).csrPem, { serialNumber: SERIAL, commonName: 'any' })
   const verdict = (changes: Partial<Product>, request: Csr | undefined, serialNumber = SERIAL) => {
     const { code, reason } = refusalsOf(new Map([['p', { ...standard, ...changes, name: 'p' }]]), { serialNumber }, request).get('p') ?? {}
     return reason ?? code
@@ -41,6 +41,28 @@ await t.test('which CSRs and wishes a product refuses', async t => {
   t.same([p256, rsa].map(csr => verdict({ minRsaBits: 3072 }, csr)), [undefined, type], 'the least size is for RSA alone')
   t.same([p256, unnamed].map(csr => verdict({ subject: 'serial-number' }, csr)), [undefined, 'common-name-required-by-product'])
   t.same([p256, undefined].map(csr => verdict({ generatedKeys: false }, csr)), [undefined, 'generated-keys-not-allowed'])
+
+  const subjects = ['/', `/CN=${SERIAL}`, '/CN=other', `/serialNumber=${SERIAL}`, '/serialNumber=victim', `/CN=${SERIAL}/serialNumber=victim`,
+    `/CN=other/serialNumber=${SERIAL}`, `/serialNumber=${SERIAL}/serialNumber=victim`]
+  const named = await Promise.all(subjects.map(subject => csr({ subject })))
+  const other = 'subject-other-device'
+  const letters: Record<string, string | undefined> = { o: other, c: 'common-name-required-by-product', s: 'serial-number-required-by-product' }
+  const bySerialNumber = { serialNumberFrom: 'SerialNumber' } as const
+  // A letter a subject, in their order; a dot where it is taken.
+  for (const [what, changes, verdicts] of [
+    ['by default', {}, '..o...o.'],
+    ['the common name must be there', { subject: 'serial-number' }, 'c.occ.oc'],
+    ['any common name', { subject: 'any' }, '........'],
+    ['the serial number attribute', bySerialNumber, '..o.oooo'],
+    ['it must be there', { ...bySerialNumber, subject: 'serial-number' }, 'sso.oooo'],
+    ['it is judged beside any common name', { ...bySerialNumber, subject: 'any' }, '....oo.o']
+  ] as const) {
+    t.same(named.map(csr => verdict(changes, csr)), [...verdicts].map(letter => letters[letter]), what)
+  }
+  const attributes = { Country: 'C=xx', StateName: 'ST=x', Organization: 'O=x', OrganizationalUnit: 'OU=x', DistinguishedNameQualifier: 'dnQualifier=x' } as const
+  for (const [serialNumberFrom, subject] of Object.entries(attributes) as [Product['serialNumberFrom'], string][]) {
+    t.equal(verdict({ serialNumberFrom }, await csr({ subject: `/${subject}` })), other, `every policy variable: ${serialNumberFrom}`)
+  }
 
   // eslint-disable-next-line no-template-curly-in-string -- written so in the file
   const template = { thingNameTemplate: 'a-${serialNumber}-b' }

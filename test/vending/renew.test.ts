@@ -3,6 +3,7 @@ import t, { type Test } from 'tap'
 import type { CvmError } from '../../src/errors.ts'
 import type { Operation } from '../../src/vending/device.ts'
 import type { Renewed } from '../../src/vending/renew.ts'
+import { opensslCsr } from '../fixtures/openssl.ts'
 import { CLAIM_LIFETIME_MS, CONFIRM_WITHIN_MS, REPLAY_WINDOW_MS, type Rig, SERIAL, makeRig } from '../fixtures/vend-rig.ts'
 
 const BEYOND = CLAIM_LIFETIME_MS + 5_000
@@ -151,6 +152,9 @@ await t.test('a product\'s key rules are for new keys too', async t => {
   const [[name, product] = []] = rig.products
   if (name && product) rig.products.set(name, { ...product, keyTypes: ['RSA'] })
   await t.rejects(rig.renew(), { code: 'csr-rejected', reason: 'key-type-not-allowed-by-product' })
+  if (name && product) rig.products.set(name, { ...product, serialNumberFrom: 'SerialNumber' })
+  const { csrPem } = await opensslCsr({ serialNumber: SERIAL, subject: '/serialNumber=victim' })
+  await t.rejects(rig.renew({ certificateSigningRequest: csrPem }), { code: 'csr-rejected', reason: 'subject-other-device' })
 })
 
 await t.test('who has not the device\'s certificate learns nothing (G7)', async t => {

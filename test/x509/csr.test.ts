@@ -17,7 +17,7 @@ await t.test('allowed keys: type, fingerprint and common name', async t => {
     const { csrPem, privateKeyPem } = await opensslCsr({ serialNumber, key })
     const spki = createPublicKey(privateKeyPem).export({ type: 'spki', format: 'der' })
     t.strictSame(checkCsr(csrPem, { serialNumber }), {
-      pem: csrPem, publicKeyFingerprint: createHash('sha256').update(spki).digest('hex'), keyType, commonName: serialNumber
+      pem: csrPem, publicKeyFingerprint: createHash('sha256').update(spki).digest('hex'), keyType, commonName: serialNumber, subjectAttributes: [{ oid: '2.5.4.3', text: serialNumber }]
     }, key)
   }
 })
