@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { NoAnswer, send } from './client.ts'
 import { EXIT, Failure } from './failure.ts'
+import { LASTING_CRL_REASONS } from '../x509/refusals.ts'
 import type { Answer, Call, Service } from './client.ts'
 import type { Problem } from './failure.ts'
 
@@ -77,9 +78,11 @@ function passing (error: unknown): NoAnswer {
 
 /**
  * Whether the same request may be answered better later. 502 is "later" from a balancer; from the service itself (it has a code then) it
- * means that AWS IoT refused: waiting does not cure that.
+ * means that AWS IoT refused: waiting does not cure that. Nor does it cure a CRL that can never be used.
  */
 export function isLater (answer: Answer): boolean {
+  const { code, reason = '' } = answer.status === 503 ? problemOf(answer) : {}
+  if (code === 'crl-unavailable' && LASTING_CRL_REASONS.has(reason)) return false
   if (answer.status === 409) return answer.headers['retry-after'] !== undefined
   if (answer.status === 502) return problemOf(answer).code === undefined
   return [408, 425, 429, 500, 503, 504].includes(answer.status)

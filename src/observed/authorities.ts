@@ -25,7 +25,7 @@ export function observedAuthorities (parts: Parts) {
   const hasCrlFolder = config.CRL_DIR !== ''
   const deps = { authorities, settings, products, hasCrlFolder, now: Date.now, deadline, forget: () => directory.forget() }
   return {
-    trust: truster({ directory, checkRevocation: (path, authority, signal) => lists.check(path, authority, signal), now: Date.now }),
+    trust: truster({ directory, checkRevocation: (...question) => lists.check(...question), now: Date.now }),
     authorities: {
       registrationCode: () => authorities.registrationCode(deadline()),
       list: (page: PageRequest) => listAuthorities(page, deps),

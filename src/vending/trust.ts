@@ -27,8 +27,13 @@ interface Trusted {
  */
 export type Trust = (request: TrustRequest, signal: AbortSignal) => Promise<Trusted>
 
-/** Raises `certificate-revoked` or `crl-unavailable` where the way, from the device up to the authority, is not clear. */
-export type CheckRevocation = (path: readonly Certificate[], authority: Authority, signal: AbortSignal) => Promise<void>
+/**
+ * Throws `certificate-revoked` or `crl-unavailable` where the path, from the device up to the authority, is not clear. The intermediates
+ * that the operator has set may say which other keys the CA has.
+ */
+export type CheckRevocation = (
+  path: readonly Certificate[], authority: Authority, signal: AbortSignal, intermediates: readonly Certificate[]
+) => Promise<void>
 
 interface TrustDeps {
   directory: Pick<AuthorityDirectory, 'list' | 'find'>
@@ -51,7 +56,7 @@ export function truster ({ directory, checkRevocation, now }: TrustDeps): Trust 
         const path = pathTo(known, certificate, chain, now())
         // Only of one that signed it: whether a namesake is ACTIVE says nothing.
         if (known.authority.status !== 'ACTIVE') throw new CvmError('authority-not-active')
-        await checkRevocation(path, known.authority, signal)
+        await checkRevocation(path, known.authority, signal, known.intermediates)
         return { authority: known.authority, isDirect: path.length === 2 }
       } catch (cause) {
         if (!(cause instanceof CvmError) || !PASSED_OVER.has(cause.code)) throw cause

@@ -10,9 +10,10 @@ export interface Fault { readonly reason: ChainRefusal, readonly specifics: stri
 const CLIENT_AUTH = '1.3.6.1.5.5.7.3.2'
 const ANY_PURPOSE = '2.5.29.37.0'
 const WEAK: ReadonlySet<KeyRefusal> = new Set(['rsa-key-too-small', 'rsa-key-weak'])
-// Nobody here asks for policies or alternative names, so they restrict nothing; what could demand policies is not in the list.
-const { nameConstraints: NAME_CONSTRAINTS, ...UNDERSTOOD } = EXTENSION
-const KNOWN = new Set<string>(Object.values(UNDERSTOOD))
+const { nameConstraints: NAME_CONSTRAINTS, crlDistributionPoints: CRL_POINTS } = EXTENSION
+// Nobody here asks for policies or alternative names, so they restrict nothing; what could demand policies is not in the list. CRLs are
+// those that the operator sets, so a certificate that demands its own is not understood.
+const KNOWN = new Set<string>(Object.values(EXTENSION).filter(oid => oid !== NAME_CONSTRAINTS && oid !== CRL_POINTS))
 
 /** What is wrong with a certificate as that of a device, whoever signed it. `now` is in milliseconds since 1970. */
 export function deviceFault (certificate: Certificate, now: number): Fault | undefined {

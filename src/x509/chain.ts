@@ -69,6 +69,18 @@ export function checkAuthority (certificate: Certificate, { now }: Pick<Trust, '
   insist(authorityFault(certificate, now))
 }
 
+/**
+ * The CA certificates of an issuer's other keys, out of those given: of the same name, signed by the issuer, valid at `now`, and allowed to
+ * sign CRLs. By them a CA rolls its key over (RFC 4210, 4.4), and may sign the CRL of both keys with the new one.
+ */
+export function otherKeysOf (issuer: Certificate, given: readonly Certificate[], now: number): readonly Certificate[] {
+  return given.filter(other => {
+    const { subjectDer, certificateId, extensions: { keyUsage } } = other
+    const isNamed = subjectDer.equals(issuer.subjectDer) && isSelfIssued(other) && certificateId !== issuer.certificateId
+    return isNamed && (keyUsage?.has('cRLSign') ?? true) && !authorityFault(other, now) && !signatureFault(other, issuer)
+  })
+}
+
 function stepFault ({ top, below }: Path, issuer: Certificate, { anchor, now }: Trust): Fault | undefined {
   // The signature first: the other faults of a namesake that did not sign would mislead.
   const found = signatureFault(top, issuer) ?? authorityFault(issuer, now, below)

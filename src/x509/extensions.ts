@@ -1,4 +1,5 @@
 import { DerError, TAG, oidOf, readDer, type DerValue } from './der.ts'
+import { distributionUrlsOf } from './general-names.ts'
 import { ShapeError, countOf, membersOf } from './shape.ts'
 
 /** One extension; `value` is what stands in its octet string. */
@@ -21,6 +22,8 @@ export interface CertificateExtensions {
   /** Lower-case hex. Hints for finding an issuer; they prove nothing. */
   readonly subjectKeyId?: string
   readonly authorityKeyId?: string
+  /** Where the issuer says that its CRLs are; none of them where the extension cannot be read, which is no fault of the certificate. */
+  readonly crlUrls?: readonly string[]
   /** Object identifiers of all, and of the critical ones. */
   readonly oids: readonly string[]
   readonly critical: readonly string[]
@@ -34,6 +37,7 @@ export const EXTENSION = {
   issuerAltName: '2.5.29.18',
   basicConstraints: '2.5.29.19',
   nameConstraints: '2.5.29.30',
+  crlDistributionPoints: '2.5.29.31',
   certificatePolicies: '2.5.29.32',
   authorityKeyId: '2.5.29.35',
   extendedKeyUsage: '2.5.29.37'
@@ -81,6 +85,7 @@ export function certificateExtensions (extensions: ReadonlyMap<string, Extension
   const extendedKeyUsage = read(EXTENSION.extendedKeyUsage, purposesOf)
   const subjectKeyId = read(EXTENSION.subjectKeyId, subjectKeyIdOf)
   const authorityKeyId = read(EXTENSION.authorityKeyId, authorityKeyIdOf)
+  const crlPoints = extensions.get(EXTENSION.crlDistributionPoints)
   return {
     isCa: false,
     ...read(EXTENSION.basicConstraints, basicConstraintsOf),
@@ -88,6 +93,7 @@ export function certificateExtensions (extensions: ReadonlyMap<string, Extension
     ...(extendedKeyUsage && { extendedKeyUsage }),
     ...(subjectKeyId !== undefined && { subjectKeyId }),
     ...(authorityKeyId !== undefined && { authorityKeyId }),
+    ...(crlPoints && { crlUrls: crlUrlsOf(crlPoints) }),
     oids: [...extensions.keys()],
     critical: [...extensions].filter(([, { critical }]) => critical).map(([oid]) => oid)
   }
@@ -120,8 +126,18 @@ function subjectKeyIdOf ({ tag, content }: DerValue): string {
   return content.toString('hex')
 }
 
+function crlUrlsOf (points: Extension): readonly string[] {
+  try {
+    return readExtension(EXTENSION.crlDistributionPoints, points, distributionUrlsOf)
+  } catch (error) {
+    if (error instanceof ShapeError) return []
+    throw error
+  }
+}
+
 const KEY_IDENTIFIER = 0x80
 
-function authorityKeyIdOf (value: DerValue): string | undefined {
+/** The key identifier in an authorityKeyIdentifier, in lower-case hex. RFC 5280, 4.2.1.1. Throws a `ShapeError`. */
+export function authorityKeyIdOf (value: DerValue): string | undefined {
   return membersOf(value, 'it').find(({ tag }) => tag === KEY_IDENTIFIER)?.content.toString('hex')
 }

@@ -90,13 +90,22 @@ export const CRL_REFUSALS = {
   'crl-issuer-may-not-sign': 'If the authority, or the intermediate, has a keyUsage, there must be cRLSign in it',
   'crl-signature-not-allowed': 'The CRL must be signed with SHA-256, SHA-384 or SHA-512, and with a key that the key rules allow',
   'crl-signature-invalid': 'The signature must verify with the key of the authority or intermediate; another CA of the same name proves nothing',
-  'crl-is-delta': 'The CRL says only what has changed; give the complete one',
+  'crl-of-another-key': 'The CRL is signed with another key of the CA; set the CRL of this key too, or, where one list is for both, the CA certificate of the new key that the old key signed as an intermediate',
   'crl-is-partial': 'The CRL is about some of the certificates only, or those of other issuers (issuingDistributionPoint); give the complete one',
   'crl-critical-extension': 'The CRL, or one of its entries, has a critical extension that is not known here'
 } as const
 
 /** The stable name of what is wrong with a CRL. */
 export type CrlRefusal = keyof typeof CRL_REFUSALS
+
+/**
+ * Why a certificate cannot be judged, where time alone cures nothing: its operator must publish or set another CRL. Reasons beside the
+ * code `crl-unavailable`.
+ */
+export const LASTING_CRL_REASONS: ReadonlySet<string> = new Set([
+  'crl-not-set', 'crl-folder-not-set', 'crl-too-large', 'crl-too-long', 'crl-malformed', 'crl-issuer-may-not-sign', 'crl-signature-not-allowed',
+  'crl-of-another-key', 'crl-is-delta', 'crl-is-partial', 'crl-critical-extension', 'crl-missing-for-issuer'
+])
 
 /** What makes a revocation list useless. Whoever asked for it decides what that means; it is never the fault of a device. */
 export class CrlError extends Error {

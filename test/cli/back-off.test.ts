@@ -55,6 +55,20 @@ await t.test('an answer that does not come in time is no answer', async t => {
   t.equal((await postUntilAnswered(service, 'v1/certificates', {}, { ...patience, attemptMs: 200 })).status, 201)
 })
 
+await t.test('a CRL that can never be used is final; one that may come is waited for', async t => {
+  const unavailable = (reason: string) => ({ status: 503, body: { code: 'crl-unavailable', reason, title: 'x', detail: 'd', remedy: 'r' }, headers: { 'retry-after': '10' } })
+  for (const reason of ['crl-is-partial', 'crl-is-delta', 'crl-critical-extension', 'crl-signature-not-allowed', 'crl-not-set']) {
+    const service = await scriptedService(t, [unavailable(reason), done])
+    const { waits, patience } = fakeTime()
+    t.match(await failure(postUntilAnswered(service, 'v1/certificates', {}, patience)), { exitCode: 3, problem: { code: 'crl-unavailable', reason } }, reason)
+    t.strictSame(waits, [])
+  }
+  for (const reason of ['crl-unreachable', 'crl-stale', 'crl-not-pem']) {
+    const service = await scriptedService(t, [unavailable(reason), done])
+    t.equal((await postUntilAnswered(service, 'v1/certificates', {}, fakeTime().patience)).status, 201, reason)
+  }
+})
+
 await t.test('what passes is tried again: each status', async t => {
   const later = [problem(408, 'request-timeout'), problem(409, 'vend-in-progress', { 'retry-after': '1' }), problem(500, 'internal-error'),
     { status: 502, body: 'from a balancer' }, problem(503, 'aws-iot-throttled'), { status: 504, body: '' }]

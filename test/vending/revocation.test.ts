@@ -4,7 +4,7 @@ import { type AuthoritySettings, DEFAULT_SETTINGS } from '../../src/vending/auth
 import { CrlFetchError, type Fetched, type Validators } from '../../src/vending/crl-source.ts'
 import { RevocationLists } from '../../src/vending/revocation.ts'
 import { type Certificate, readCertificates } from '../../src/x509/strict-certificate.ts'
-import { DAY, NOW, authority, certificatePem, commonName, freshKey, timeOf } from '../x509/handmade-certificate.ts'
+import { DAY, NOW, authority, certificatePem, commonName, extension, freshKey, timeOf } from '../x509/handmade-certificate.ts'
 import { crlDer, crlPem, entry, reason } from '../x509/handmade-crl.ts'
 import { hex, tlv } from '../x509/handmade.ts'
 
@@ -155,6 +155,79 @@ await t.test('who cannot wait does not keep the others from the list; a source t
   await t.rejects(broken.check(path), { message: 'a bug' })
 })
 
+await t.test('a delta beside a complete list: what it lists is revoked, and without it the status is unknown', async t => {
+  const base = (number: number): Buffer => extension('551d14', tlv(0x02, Buffer.from([number])))
+  const delta = (of: number): Buffer => extension('551d1b', tlv(0x02, Buffer.from([of])), true)
+  const complete = crlDer(ca, { extensions: [base(5)] })
+  const both = { crls: ['a', 'b'] }
+  const cases: [string, Buffer | CrlFetchError, string | undefined, string?][] = [
+    ['it lists the device', crlDer(ca, { entries: [entry('4711')], extensions: [base(6), delta(5)] }), 'certificate-revoked'],
+    ['it lists another', crlDer(ca, { entries: [entry('4712')], extensions: [base(6), delta(5)] }), undefined],
+    ['it has not been read yet', new CrlFetchError('crl-unreachable', 'away'), 'crl-unavailable', 'crl-unreachable'],
+    ['it cannot be read', Buffer.from('<!DOCTYPE html>'), 'crl-unavailable', 'crl-not-pem'],
+    ['it is stale', crlDer(ca, { thisUpdate: timeOf(NOW - DAY), nextUpdate: timeOf(NOW - 1000), extensions: [base(6), delta(5)] }), 'crl-unavailable', 'crl-stale'],
+    ['it continues a newer list', crlDer(ca, { extensions: [base(7), delta(6)] }), 'crl-unavailable', 'crl-delta-without-base']
+  ]
+  for (const [what, said, code, reason] of cases) {
+    const { serve, check } = rig()
+    serve('a', complete).serve('b', said)
+    await (code === undefined ? t.resolves(check(path, both), what) : t.rejects(check(path, both), failed(code, reason), what))
+  }
+  const alone = rig()
+  alone.serve('a', crlDer(ca, { extensions: [base(6), delta(5)] }))
+  await t.rejects(alone.check(path), failed('crl-unavailable', 'crl-is-delta', /complete one too/))
+  const unnumbered = rig()
+  unnumbered.serve('a', crlDer(ca)).serve('b', crlDer(ca, { extensions: [delta(1)] }))
+  await t.rejects(unnumbered.check(path, both), failed('crl-unavailable', 'crl-delta-without-base'))
+})
+
+await t.test('a second address of the same list may be lost once it was read', async t => {
+  const { serve, check, clock } = rig()
+  serve('a', crlDer(ca)).serve('b', crlDer(ca))
+  await t.resolves(check(path, { crls: ['a', 'b'] }))
+  serve('b', new CrlFetchError('crl-unreachable', 'away'))
+  clock.now += HOUR
+  await t.resolves(check(path, { crls: ['a', 'b'] }))
+})
+
+await t.test('a list with an issuingDistributionPoint counts at the address that it names, and revokes at any', async t => {
+  const url = 'http://ca.example/1.0/crl'
+  const point = extension('551d1c', tlv(0x30, tlv(0xa0, tlv(0xa0, tlv(0x86, Buffer.from(url))))), true)
+  const list = crlDer(ca, { entries: [entry('4711')], extensions: [point] })
+  const { serve, check, told } = rig()
+  serve(url, list).serve('http://ca.example/else', list)
+  await t.resolves(check([other, path[1]!], { crls: [url] }))
+  await t.rejects(check([other, path[1]!], { crls: ['http://ca.example/else'] }), failed('crl-unavailable', 'crl-is-partial', /it is of http:\/\/ca.example\/1.0\/crl; set that address/))
+  await t.rejects(check(path, { crls: ['http://ca.example/else'], whenCrlUnavailable: 'accept' }), failed('certificate-revoked'))
+  t.strictSame(told.fetched.map(([result]) => result), ['fetched', 'crl-is-partial'], 'counted as what it is')
+})
+
+await t.test('after a key roll-over the list of the new key counts for the old one only where the old one vouches for the new', async t => {
+  const next = authority(ca.subject)
+  const vouched = read(authority(ca.subject, { by: ca, key: next.key, serial: serial('77') }).pem)
+  const { serve, check, told } = rig()
+  serve('a', crlDer(next, { entries: [entry('4711')] }))
+  await t.rejects(check(path), failed('crl-unavailable', 'crl-signature-invalid'))
+  await t.rejects(check(path, {}, never, [vouched]), failed('certificate-revoked'))
+  await t.resolves(check([other, path[1]!], {}, never, [vouched]))
+  const expired = read(authority(ca.subject, { by: ca, key: next.key, notAfter: timeOf(NOW - 1000) }).pem)
+  await t.rejects(check(path, {}, never, [expired, read(next.pem)]), failed('crl-unavailable', 'crl-signature-invalid'), 'an old voucher, and one that nobody signed')
+  await t.rejects(check([vouched, path[1]!], {}, never, [vouched]), failed('crl-unavailable', 'crl-signature-invalid'), 'the new key does not vouch for itself')
+  t.strictSame(told.fetched, [['crl-signature-invalid', 'a']])
+})
+
+await t.test('a list that cannot be used is counted as what it is at each fetch, and looked for again within the minute', async t => {
+  const { serve, check, clock, told } = rig()
+  serve('a', crlDer(ca, { extensions: [extension('551d1c', hex('3000'), true)] }))
+  await t.rejects(check(path), { ...failed('crl-unavailable', 'crl-is-partial'), retryAfterMs: 60_000 })
+  clock.now += 60_000
+  await t.rejects(check(path), failed('crl-unavailable', 'crl-is-partial'))
+  t.strictSame(told.fetched, [['crl-is-partial', 'a'], ['crl-is-partial', 'a']], 'also where the source says that it is the same')
+  serve('a', crlDer(ca))
+  clock.now += 60_000
+  await t.resolves(check(path), 'mended')
+})
+
 await t.test('what is told of a source is its host, not its address', async t => {
   const { serve, check, told } = rig()
   serve('http://pki.example:8080/secret/list.crl', crlDer(ca))
@@ -189,8 +262,9 @@ function rig () {
       said.set(name, { what, etag: String(Number(said.get(name)?.etag ?? 0) + 1) })
       return self
     },
-    check: (way: readonly Certificate[], settings: Partial<AuthoritySettings> = {}, signal = never) =>
-      lists.check(way, { ...AUTHORITY, crls: ['a'], ...settings }, signal)
+    check (way: readonly Certificate[], settings: Partial<AuthoritySettings> = {}, signal = never, intermediates: Certificate[] = []) {
+      return lists.check(way, { ...AUTHORITY, crls: ['a'], ...settings }, signal, intermediates)
+    }
   }
   return self
 }
