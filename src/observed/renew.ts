@@ -11,6 +11,7 @@ export function observedRenewal ({ config, audit, metrics, renewals, forDevices 
   const deps: RenewDeps = {
     ...vendDeps,
     renewals,
+    onRepair: (what, kind) => metrics.repairs.inc({ what, kind }),
     audience: async () => config.RENEWAL_AUDIENCE || await forDevices.endpoint(),
     proofWindowMs: config.RENEWAL_PROOF_WINDOW_MS,
     confirmWithinMs: config.RENEWAL_CONFIRM_WITHIN_MS

@@ -42,6 +42,7 @@ function vendDeps ({ config, log, metrics, registry, forDevices, hashToken, prod
     claimLifetimeMs: config.CLAIM_LIFETIME_MS,
     products,
     onStep: (step, durationMs, ok) => metrics.stepSeconds.observe({ step, result: ok ? 'ok' : 'failed' }, durationMs / 1000),
+    onRepair: (what, kind) => metrics.repairs.inc({ what, kind }),
     onLeftover (what, requestId, cause) {
       metrics.leftovers.inc({ what })
       log.warn({ what, requestId, cause: (cause as Error).name }, 'left to reconcile')

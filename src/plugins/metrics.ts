@@ -23,6 +23,12 @@ export function createMetrics (build: { version: string, node: string }) {
     pendingActivation: new Gauge({
       name: 'cvm_pending_activation_certificates', help: 'Certificates that wait for their activation, by how long, up to one batch', labelNames: ['age'], registers
     }),
+    repairs: new Counter({
+      name: 'cvm_signatures_repaired_total',
+      help: 'Signatures that were not written as their standard says, and verified once they were: of a `csr` (`raw`, `integers`) or of a `proof` (`der`)',
+      labelNames: ['what', 'kind'],
+      registers
+    }),
     refusals: new Counter({ name: 'cvm_refusals_total', help: 'Error answers by code', labelNames: ['code'], registers }),
     stepSeconds: new Histogram({
       name: 'cvm_vend_step_duration_seconds', help: 'Time of each step of a vend', labelNames: ['step', 'result'], buckets: SECONDS, registers
@@ -87,6 +93,7 @@ export function createMetrics (build: { version: string, node: string }) {
   for (const result of ['fetched', 'unchanged']) metrics.crlFetches.inc({ result }, 0)
   for (const then of ['refuse', 'accept']) metrics.crlUnavailable.inc({ then }, 0)
   for (const way of ['registered', 'jitr']) metrics.adoptions.inc({ way, outcome: 'adopted' }, 0)
+  for (const [what, kind] of [['csr', 'raw'], ['csr', 'integers'], ['proof', 'der']] as const) metrics.repairs.inc({ what, kind }, 0)
   for (const way of ['csr', 'keys']) metrics.vends.inc({ way, outcome: 'vended' }, 0)
   return metrics
 }

@@ -19,7 +19,8 @@ export interface ConfirmRequest {
 export async function confirm ({ serialNumber, proof, requestId }: ConfirmRequest, deps: RenewDeps): Promise<Renewed> {
   const device = await deps.registry.find(serialNumber)
   const rules = { audience: await deps.audience(), now: deps.now(), windowMs: deps.proofWindowMs }
-  const { certificate } = await verifyProof(proof.jws, [device?.renewal?.certificate, device?.certificate], rules)
+  const { certificate, isRepaired } = await verifyProof(proof.jws, [device?.renewal?.certificate, device?.certificate], rules)
+  if (isRepaired) deps.onRepair('proof', 'der')
   if (!device) throw new CvmError('device-not-authorized')
   deps.onKnown?.()
   mustBeActive(device)

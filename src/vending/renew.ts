@@ -1,6 +1,7 @@
 import { CvmError } from '../errors.ts'
 import { readCertificate } from '../x509/certificate.ts'
 import { type Csr, checkCsr } from '../x509/csr.ts'
+import type { SignatureRepair } from '../x509/ecdsa-signature.ts'
 import type { IssuedCertificate } from './control-plane.ts'
 import type { Certificate, Device } from './device.ts'
 import { commonNameRule, productOf, refusalsOf, timesOf } from './product.ts'
@@ -42,6 +43,8 @@ export interface RenewDeps extends SwapDeps {
   confirmWithinMs: number
   /** Told that the proof is the device's; for audit records. */
   onKnown?: () => void
+  /** Told of a signature that was written anew. */
+  onRepair: (what: 'csr' | 'proof', kind: SignatureRepair | 'der') => void
   /** Told of a clean-up that failed and is left to reconcile. */
   onLeftover: (what: 'certificate' | 'claim', requestId: string, cause: unknown) => void
 }
@@ -58,6 +61,7 @@ const MOST_PROOFS = 32
 export async function renew (request: RenewRequest, deps: RenewDeps): Promise<Renewed> {
   const { serialNumber, requestId } = request
   const csr = checkCsr(request.certificateSigningRequest, { serialNumber, commonName: commonNameRule(deps.products) })
+  if (csr.repair) deps.onRepair('csr', csr.repair)
   const seen = await deps.registry.find(serialNumber)
   const nonce = await authorise(request, csr, seen, deps)
   if (!seen?.certificate) throw new CvmError('device-not-authorized')
@@ -86,8 +90,10 @@ function answer (device: Device): Omit<Renewed, 'outcome'> {
 /** The nonce of a proof that may be used once. Raises `CvmError` where the proof does not hold. */
 async function authorise ({ proof }: RenewRequest, csr: Csr, device: Device | undefined, deps: RenewDeps): Promise<string | undefined> {
   if (proof.kind === 'jws') {
-    const rules = { audience: await deps.audience(), now: deps.now(), windowMs: deps.proofWindowMs, csrPem: csr.pem }
-    return (await verifyProof(proof.jws, [device?.certificate], rules)).nonce
+    const rules = { audience: await deps.audience(), now: deps.now(), windowMs: deps.proofWindowMs, csrDer: csr.der }
+    const { nonce, isRepaired } = await verifyProof(proof.jws, [device?.certificate], rules)
+    if (isRepaired) deps.onRepair('proof', 'der')
+    return nonce
   }
   const { certificate, renewedFrom, renewedAt = 0 } = device ?? {}
   if (certificate?.certificateId === proof.certificateId) return undefined

@@ -1,6 +1,7 @@
 import { CvmError } from '../errors.ts'
 import { readCertificate } from '../x509/certificate.ts'
 import { type Csr, checkCsr } from '../x509/csr.ts'
+import type { SignatureRepair } from '../x509/ecdsa-signature.ts'
 import { makeAwsAgree } from './agreement.ts'
 import { type Claimed, claim } from './claim.ts'
 import { CertificateStateConflict, type ControlPlane, type IssuedCertificate, type KeyPair } from './control-plane.ts'
@@ -50,6 +51,8 @@ export interface VendDeps {
   onKnown?: () => void
   /** Told how long each step took, and whether it ended well. */
   onStep: (step: VendStep, durationMs: number, ok: boolean) => void
+  /** Told of a signature of a CSR that was written anew. */
+  onRepair: (what: 'csr', kind: SignatureRepair) => void
   /** Told of a clean-up that failed and is left to reconcile. */
   onLeftover: (what: 'certificate' | 'claim' | 'hold', requestId: string, cause: unknown) => void
 }

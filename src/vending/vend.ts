@@ -13,6 +13,7 @@ import {
 export async function vend (request: VendRequest, deps: VendDeps): Promise<Vended> {
   // 1. Check the CSR: nothing is written and AWS IoT is not called before this.
   const csr = await timed(deps, 'check', async () => check(request, deps.products))
+  if (csr?.repair) deps.onRepair('csr', csr.repair)
   const run = begin(request, csr, deps)
   // 2. Claim the device, or find that the answer is there already.
   const claimed = await timed(deps, 'claim', () => takeClaim(run))

@@ -1,5 +1,7 @@
 import { hash, type KeyObject } from 'node:crypto'
 import { DerError, TAG, readDer, type DerValue } from './der.ts'
+import { der as derValue } from './der-writer.ts'
+import { readEcdsaSignature, type SignatureRepair } from './ecdsa-signature.ts'
 import { KeyError, checkKey, type KeyType } from './key-policy.ts'
 import { isCommonName, nameAttributes, type NameAttribute } from './names.ts'
 import { PemError, decodePem, encodePem } from './pem.ts'
@@ -17,6 +19,10 @@ export interface Csr {
   readonly commonName?: string
   /** All of the subject, each with a text that can be read. */
   readonly subjectAttributes: readonly NameAttribute[]
+  /** The request in DER as it came, which is what a device knows of it; differs from `pem` where there is a `repair`. */
+  readonly der: Buffer
+  /** How the signature was written, where `pem` has it written anew. */
+  readonly repair?: SignatureRepair
 }
 
 /** `any`: a product's rules judge the common name later. */
@@ -26,6 +32,8 @@ interface Request {
   readonly info: DerValue
   readonly subject: DerValue
   readonly publicKey: PublicKeyInfo
+  /** The AlgorithmIdentifier of the signature as it came. */
+  readonly algorithm: DerValue
   readonly signatureAlgorithm: Algorithm
   readonly signature: Buffer
 }
@@ -74,12 +82,28 @@ export function checkCsr (
   const subjectAttributes = checkSubject(request.subject, rule === 'any' ? undefined : serialNumber)
   const commonName = subjectAttributes.find(isCommonName)?.text
   // Over the bytes as they came: writing them anew could make another request of them.
-  if (!verifies(digest, request.info.bytes, publicKey, request.signature)) throw refusal('signature-invalid')
+  const isGood = (signature: Buffer) => verifies(digest, request.info.bytes, publicKey, signature)
+  const repaired = isGood(request.signature) ? undefined : repairOf(request, keyType, isGood)
 
-  const normalised = encodePem(LABELS[0], der)
+  const normalised = encodePem(LABELS[0], repaired?.der ?? der)
   if (normalised.length > MAX_CHARS) throw refusal('csr-too-long', `${normalised.length} in lines of 64`)
   const publicKeyFingerprint = hash('sha256', request.publicKey.der, 'hex')
-  return { pem: normalised, publicKeyFingerprint, keyType, ...(commonName !== undefined && { commonName }), subjectAttributes }
+  const more = { ...commonName !== undefined && { commonName }, ...repaired && { repair: repaired.repair } }
+  return { pem: normalised, publicKeyFingerprint, keyType, ...more, subjectAttributes, der }
+}
+
+/** The request with the signature in DER that a chip wrote otherwise; it is no part of what is signed. Throws where it does not verify. */
+function repairOf (request: Request, keyType: KeyType, isGood: (signature: Buffer) => boolean): { der: Buffer, repair: SignatureRepair } {
+  const { info, algorithm, signature } = request
+  const found = readEcdsaSignature(signature, keyType)
+  if (!found && keyType.startsWith('EC')) {
+    throw refusal('signature-invalid', `its ${signature.length} bytes are neither r and s in DER, nor r and s at full length one after the other`)
+  }
+  if (!found || found.form === 'der' || !isGood(found.inDer)) {
+    throw refusal('signature-invalid', 'another key made it, or the request was changed after it was signed')
+  }
+  const bits = derValue(TAG.bitString, Buffer.alloc(1), found.inDer)
+  return { der: derValue(TAG.sequence, info.bytes, algorithm.bytes, bits), repair: found.form }
 }
 
 function derOf (pem: string): Buffer {
@@ -101,7 +125,7 @@ function requestOf (der: Buffer): Request {
 
 /** Takes a CertificationRequest apart. RFC 2986, section 4. */
 function partsOf (value: DerValue): Request {
-  const [info, signatureAlgorithm, signature] = membersOf(value, 'CertificationRequest', 3)
+  const [info, algorithm, signature] = membersOf(value, 'CertificationRequest', 3)
   const [version, subject, spki, attributes, ...more] = membersOf(info, 'CertificationRequestInfo')
   if (more.length > 0 || spki === undefined) throw new ShapeError('CertificationRequestInfo is not a sequence of 3 or 4')
   checkVersion(version!)
@@ -110,7 +134,8 @@ function partsOf (value: DerValue): Request {
     info: info!,
     subject: subject!,
     publicKey: publicKeyInfoOf(spki),
-    signatureAlgorithm: algorithmOf(signatureAlgorithm),
+    algorithm: algorithm!,
+    signatureAlgorithm: algorithmOf(algorithm),
     signature: octetsOf(signature, 'the signature')
   }
 }

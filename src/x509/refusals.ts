@@ -28,7 +28,7 @@ export const CSR_REFUSALS = {
   ...KEY_REFUSALS,
   'signature-algorithm-not-allowed': 'Sign the CSR with SHA-256, SHA-384 or SHA-512 and ECDSA or RSA (PKCS#1 v1.5)',
   'signature-algorithm-mismatch': 'The signature algorithm does not belong to the type of the public key',
-  'signature-invalid': 'The signature does not verify with the public key of the CSR; sign it with the matching private key, last of all',
+  'signature-invalid': 'The signature must verify with the public key of the CSR: sign it with the matching private key, last of all',
   'subject-not-readable': 'Each value in the subject must be a valid text string (UTF8String is best)',
   'subject-other-device': 'The common name must be the serial number of the device, or be left out'
 } as const

@@ -43,7 +43,7 @@ await onEachEngine(t, async (t, engine) => {
     t.equal(new X509Certificate(readFileSync(join(dir, 'roots.pem'))).toString(), new X509Certificate(readFileSync(service.rootCa)).toString())
     t.match(await estclient('csrattrs'), { code: 0, stdout: '' }, 'no attributes are wanted')
     const refused = await estclient('enroll', '-user', serialNumber, '-pass', 'wrong', '-csr', 'device.csr', '-out', 'device.crt')
-    t.match(refused, { code: 1, stderr: /Serial number and registration token do not match a device/ }, 'a wrong token is told in words')
+    t.match(refused, { code: 1, stderr: /do not match a device/ }, 'a wrong token is told in words')
     for (const file of ['device.crt', 'again.crt']) {
       const enrolled = await estclient('enroll', ...basic, '-csr', 'device.csr', '-out', file)
       t.equal(enrolled.code, 0, enrolled.stderr)

@@ -6,6 +6,7 @@ import { itemOf } from '../../src/cli/line-item.ts'
 import { API_KEYS, ask } from '../fixtures/api-keys.ts'
 import { fieldPath, fieldText } from '../fixtures/field.ts'
 import { openssl } from '../fixtures/openssl.ts'
+import { total } from '../fixtures/scrape.ts'
 import { startService } from '../fixtures/service.ts'
 import { newKey, vend } from '../fixtures/vending.ts'
 import { connect } from '../local/rig.ts'
@@ -39,6 +40,8 @@ const BY_FILE = ['line vend']
 
 const TAKEN: ReadonlyArray<readonly [file: string, ways?: readonly string[]]> = [
   ['01-mbedtls-2.28.3-ecdsa-null-parameters.csr'],
+  ['02-signature-raw-r-s.csr'],
+  ['02b-signature-integer-padded-to-32.csr'],
   ['03-no-attributes-pkijs.csr'],
   ['04-version-2-wolfssl-default.csr'],
   ['05a-certtool-default-text.csr'],
@@ -67,6 +70,11 @@ for (const [file, ways = ALL] of TAKEN) {
     }
   })
 }
+
+await t.test('repaired signatures are counted by kind', async t => {
+  for (const kind of ['raw', 'integers']) t.ok(await total(service, 'cvm_signatures_repaired_total', { what: 'csr', kind }) > 0, kind)
+  t.equal(await total(service, 'cvm_signatures_repaired_total', { what: 'proof' }), 0)
+})
 
 await t.test('other ways refuse what only files may be', async t => {
   const device = await service.register()

@@ -1,5 +1,5 @@
 // The two routes of renewal on the production app, with the proofs a device makes, and those that nobody may make.
-import { createHmac, createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:crypto'
+import { createHmac, createPrivateKey, createPublicKey, generateKeyPairSync, sign } from 'node:crypto'
 import { DescribeCertificateCommand, ListAttachedPoliciesCommand, ListThingPrincipalsCommand } from '@aws-sdk/client-iot'
 import t from 'tap'
 import { certificatesMadeDuring } from '../fixtures/account.ts'
@@ -9,6 +9,7 @@ import { total } from '../fixtures/scrape.ts'
 import { startService } from '../fixtures/service.ts'
 import { makeCsr } from '../../src/x509/request.ts'
 import { csrFor, newKey, vend } from '../fixtures/vending.ts'
+import { CN, ECDSA_SHA256, hex, name, pemOf, requestInfo, tlv, utf8 } from '../x509/handmade.ts'
 
 const service = await startService({ RATE_LIMIT_SERIAL_MAX: '1000', RATE_LIMIT_ADDRESS_MAX: '100000' })
 t.teardown(service.close)
@@ -56,6 +57,56 @@ await t.test('every kind of key that a device may have', async t => {
     t.equal((await renew(device, csrFor(device.serialNumber), { alg })).statusCode, 201, alg)
   }
 })
+
+await t.test('a signature in DER, as mbedTLS, wolfSSL, ATECC608 and openssl give it, is taken for r and s', async t => {
+  for (const [namedCurve, digest] of [['P-256', 'sha256'], ['P-384', 'sha384'], ['P-521', 'sha512']] as const) {
+    const key = generateKeyPairSync('ec', { namedCurve }).privateKey.export({ type: 'pkcs8', format: 'pem' }) as string
+    const device = await vended(key)
+    const next = newKey()
+    const csr = csrFor(device.serialNumber, next)
+    const before = await total(service, 'cvm_signatures_repaired_total', { what: 'proof', kind: 'der' })
+    const renewed = await post('renew', { serialNumber: device.serialNumber, certificateSigningRequest: csr, proof: inDer(await proofOf(device, csr), key, digest) })
+    t.equal(renewed.statusCode, 201, renewed.body)
+    const proof = inDer(await proofBy(createPrivateKey(next), renewed.json().certificateId as string, device.audience, Date.now()), next, 'sha256')
+    t.equal((await post('confirm', { serialNumber: device.serialNumber, proof })).statusCode, 200, `${namedCurve}, confirmed`)
+    t.equal(await total(service, 'cvm_signatures_repaired_total', { what: 'proof', kind: 'der' }), before + 2, 'both are counted')
+  }
+})
+
+await t.test('a signature in DER proves no more than r and s, and one in neither form is told what is wanted, whatever the device', async t => {
+  const device = await vended()
+  const csr = csrFor(device.serialNumber)
+  const proof = await proofOf(device, csr)
+  const send = (jws: string, serialNumber = device.serialNumber) =>
+    post('renew', { serialNumber, certificateSigningRequest: csrFor(serialNumber), proof: jws })
+  isProblem(t, await send(inDer(proof, newKey(), 'sha256')), 'device-not-authorized', { detail: /^The proof must be/ }, 'by another key')
+  isProblem(t, await send(inDer(proof, device.key, 'sha384')), 'device-not-authorized', {}, 'by another digest')
+  const [header, payload] = proof.split('.')
+  for (const [octets, serialNumber] of [[63, device.serialNumber], [65, 'sn-unknown'], [1, 'sn-unknown']] as const) {
+    const answer = await send(`${header}.${payload}.${Buffer.alloc(octets, 1).toString('base64url')}`, serialNumber)
+    isProblem(t, answer, 'proof-rejected', { reason: 'signature-format', detail: new RegExp(`has ${octets} octets; ES256 wants 64: r and s of 32`) }, `${octets} octets`)
+    t.notMatch(answer.body, /registration token/)
+  }
+})
+
+await t.test('a CSR whose signature was repaired: the proof is over what the device wrote', async t => {
+  const device = await vended()
+  const key = newKey()
+  const good = csrFor(device.serialNumber, key)
+  const info = requestInfo(key, { subject: name([CN, utf8(device.serialNumber)]) })
+  const raw = sign('sha256', info, { key, dsaEncoding: 'ieee-p1363' })
+  const csr = pemOf(tlv(0x30, info, ECDSA_SHA256, tlv(0x03, hex('00'), raw)))
+  isProblem(t, await post('renew', { serialNumber: device.serialNumber, certificateSigningRequest: csr, proof: await proofOf(device, good) }), 'proof-rejected', { reason: 'csr-digest' })
+  const renewed = await renew(device, csr)
+  t.equal(renewed.statusCode, 201, renewed.body)
+  t.ok(await total(service, 'cvm_signatures_repaired_total', { what: 'csr', kind: 'raw' }) > 0)
+})
+
+/** The same proof, signed anew in DER. */
+function inDer (jws: string, key: string, digest: string): string {
+  const signed = jws.slice(0, jws.lastIndexOf('.'))
+  return `${signed}.${sign(digest, Buffer.from(signed), key).toString('base64url')}`
+}
 
 await t.test('proofs that prove nothing are answered alike (G7)', async t => {
   const device = await vended()

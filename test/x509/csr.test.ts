@@ -1,8 +1,8 @@
-import { createHash, createPublicKey, generateKeyPairSync } from 'node:crypto'
+import { createHash, createPublicKey, generateKeyPairSync, sign } from 'node:crypto'
 import t from 'tap'
 import { checkCsr } from '../../src/x509/csr.ts'
 import { inTemporaryDir, opensslCsr, opensslKey, opensslVerdict, type OpensslKey } from '../fixtures/openssl.ts'
-import { CN, O, bytesOf, derOf, handmadeCsr, hex, name, pemOf, sealed, spkiOf, tlv, treeOf, utf8, type Tree } from './handmade.ts'
+import { CN, O, bytesOf, derOf, handmadeCsr, hex, name, pemOf, requestInfo, sealed, spkiOf, tlv, treeOf, utf8, type Tree } from './handmade.ts'
 
 const serialNumber = 'SN-0001'
 const BMP = (text: string): Buffer => tlv(0x1e, Buffer.from(text, 'utf16le').swap16())
@@ -17,7 +17,12 @@ await t.test('allowed keys: type, fingerprint and common name', async t => {
     const { csrPem, privateKeyPem } = await opensslCsr({ serialNumber, key })
     const spki = createPublicKey(privateKeyPem).export({ type: 'spki', format: 'der' })
     t.strictSame(checkCsr(csrPem, { serialNumber }), {
-      pem: csrPem, publicKeyFingerprint: createHash('sha256').update(spki).digest('hex'), keyType, commonName: serialNumber, subjectAttributes: [{ oid: '2.5.4.3', text: serialNumber }]
+      pem: csrPem,
+      publicKeyFingerprint: createHash('sha256').update(spki).digest('hex'),
+      keyType,
+      commonName: serialNumber,
+      subjectAttributes: [{ oid: '2.5.4.3', text: serialNumber }],
+      der: derOf(csrPem)
     }, key)
   }
 })
@@ -43,6 +48,52 @@ await t.test('the parameters of a signature algorithm may be absent or NULL, for
     }
   }
 })
+
+await t.test('signatures that chips write are repaired in what is sent on, where they verify', async t => {
+  const sizes: ReadonlyArray<[OpensslKey, size: number, digest: string, oid: string]> = [
+    ['ec', 32, 'sha256', '2a8648ce3d040302'], ['ec-p384', 48, 'sha384', '2a8648ce3d040303'], ['ec-p521', 66, 'sha512', '2a8648ce3d040304']
+  ]
+  for (const [kind, size, digest, oid] of sizes) {
+    const key = await opensslKey(kind)
+    const info = requestInfo(key, { subject: name([CN, utf8(serialNumber)]) })
+    const algorithm = tlv(0x30, tlv(0x06, hex(oid)))
+    const withSignature = (signature: Buffer): string => pemOf(tlv(0x30, info, algorithm, tlv(0x03, hex('00'), signature)))
+    const raw = sign(digest, info, { key, dsaEncoding: 'ieee-p1363' })
+    const [r, s] = [raw.subarray(0, size), raw.subarray(size)]
+    const good = withSignature(derSignature(integerOf(r), integerOf(s)))
+    t.notOk(checkCsr(good, { serialNumber }).repair, `${kind}: DER needs none`)
+    const forms: ReadonlyArray<[form: string, repair: string, signature: Buffer]> = [
+      ['r and s', 'raw', Buffer.concat([r, s])],
+      ['INTEGERs of full length', 'integers', derSignature(r, s)],
+      ['INTEGERs with a needless sign octet', 'integers', derSignature(Buffer.concat([hex('00'), r]), Buffer.concat([hex('00'), s]))],
+      ['INTEGERs without sign octet', 'integers', derSignature(shortest(r), shortest(s))],
+      ['a length in two octets', 'integers', Buffer.concat([hex('3081'), Buffer.from([4 + r.length + s.length]), tlv(0x02, r), tlv(0x02, s)])]
+    ]
+    for (const [form, repair, signature] of forms) {
+      const csr = withSignature(signature)
+      if (csr === good) continue
+      const found = checkCsr(csr, { serialNumber })
+      t.match(found, { pem: good, repair, der: derOf(csr) }, `${kind}: ${form}`)
+      t.equal((await opensslVerdict(found.pem)).verified, true, `${kind}: ${form}: openssl verifies what is sent on`)
+      const other = requestInfo(key, { subject: name([CN, utf8(serialNumber)], [O, utf8('Acme')]) })
+      const forged = pemOf(tlv(0x30, other, algorithm, tlv(0x03, hex('00'), signature)))
+      t.throws(() => checkCsr(forged, { serialNumber }), { code: 'csr-rejected', reason: 'signature-invalid' }, `${kind}: ${form}, over another request`)
+    }
+  }
+})
+
+function shortest (number: Buffer): Buffer {
+  return number.subarray(number.findIndex(octet => octet !== 0))
+}
+
+function integerOf (number: Buffer): Buffer {
+  const magnitude = shortest(number)
+  return magnitude[0]! < 0x80 ? magnitude : Buffer.concat([hex('00'), magnitude])
+}
+
+function derSignature (r: Buffer, s: Buffer): Buffer {
+  return tlv(0x30, tlv(0x02, r), tlv(0x02, s))
+}
 
 await t.test('a common name is read in each string type', async t => {
   const masks = { Printable: [0x0002, '13'], UTF8: [0x2000, '0c'], BMP: [0x0800, '1e'], Teletex: [0x0004, '14'] } as const

@@ -7,7 +7,7 @@ import { checkCsr } from '../../src/x509/csr.ts'
 import { checkCertificate, readCertificates } from '../../src/x509/strict-certificate.ts'
 import { makeVerificationCertificate } from '../../src/x509/verification.ts'
 import { fieldText } from '../fixtures/field.ts'
-import { opensslKey } from '../fixtures/openssl.ts'
+import { opensslKey, opensslVerdict } from '../fixtures/openssl.ts'
 import { NOW, authority, certificatePem, commonName, freshKey } from './handmade-certificate.ts'
 import { RSA_SHA256, derOf, hex, pemOf, tlv } from './handmade.ts'
 
@@ -21,6 +21,15 @@ await t.test('CSRs of mbedTLS 2.28.3 (ECDSA with NULL parameters) and PKI.js (RS
   t.match(checkCsr(demo, { serialNumber: 'Fleet Provisioning Demo' }), { keyType: 'EC-P256' }, 'AWS\'s embedded-C demo')
   const rsa = pemOf(derOf(fieldText('14-rsa-absent-parameters-pkijs.csr')))
   t.match(checkCsr(rsa, { serialNumber: 'gen-1' }), { pem: rsa, keyType: 'RSA-2048' })
+})
+
+await t.test('CSRs with r and s as a secure element gives them, and with an INTEGER padded to 32 octets', async t => {
+  for (const [file, repair] of [['02-signature-raw-r-s.csr', 'raw'], ['02b-signature-integer-padded-to-32.csr', 'integers']] as const) {
+    const found = checkCsr(fieldText(file), { serialNumber: 'sn-1' })
+    t.equal(found.repair, repair, file)
+    t.equal((await opensslVerdict(found.pem)).verified, true, `${file}: openssl verifies what is sent on`)
+    t.equal((await opensslVerdict(fieldText(file))).verified, false, `${file}: and not what came`)
+  }
 })
 
 await t.test('certificates of mbedTLS 2.28.3: a CA, and one that a device signed itself', async t => {

@@ -31,6 +31,7 @@ const rsaKey = (modulus: Buffer, exponent: Buffer): string => withSpki(RSA_KEY, 
 const modulusOf = (last: string): Buffer => Buffer.concat([hex('00'), Buffer.alloc(255, 0xc5), hex(last)])
 const resigned = (info: Buffer): string => pemOf(sealed(info, key))
 const ecdsaOf = (info: Buffer): Buffer => sign('sha256', info, key)
+const rawOf = (info: Buffer, digest = 'sha256'): Buffer => sign(digest, info, { key, dsaEncoding: 'ieee-p1363' })
 const nested = (depth: number): Buffer => depth === 0 ? tlv(0x05) : tlv(0x30, nested(depth - 1))
 
 const CASES: Record<CsrRefusal, readonly Case[]> = {
@@ -206,7 +207,14 @@ const CASES: Record<CsrRefusal, readonly Case[]> = {
     ['empty', pemOf(tlv(0x30, requestInfo(key), ECDSA_SHA256, tlv(0x03, hex('00'))))],
     ['r and s of zero', pemOf(tlv(0x30, requestInfo(key), ECDSA_SHA256, tlv(0x03, hex('00 3006 020100 020100'))))],
     ['not DER inside', pemOf(tlv(0x30, requestInfo(key), ECDSA_SHA256, tlv(0x03, Buffer.alloc(65))))],
-    ['the right numbers in BER', pemOf(tlv(0x30, requestInfo(key), ECDSA_SHA256, tlv(0x03, hex('00 3081'), ecdsaOf(requestInfo(key)).subarray(1))))],
+    ['a byte after it', pemOf(tlv(0x30, requestInfo(key), ECDSA_SHA256, tlv(0x03, hex('00'), ecdsaOf(requestInfo(key)), hex('00'))))],
+    ['an indefinite length (BER)', pemOf(tlv(0x30, requestInfo(key), ECDSA_SHA256, tlv(0x03, hex('00 3080'), ecdsaOf(requestInfo(key)).subarray(2), hex('0000'))))],
+    ['cut off', pemOf(tlv(0x30, requestInfo(key), ECDSA_SHA256, tlv(0x03, hex('00'), ecdsaOf(requestInfo(key)).subarray(0, -1))))],
+    ['raw r and s over another request', pemOf(tlv(0x30, requestInfo(key), ECDSA_SHA256, tlv(0x03, hex('00'), rawOf(requestInfo(rsa)))))],
+    ['raw s and r', pemOf(tlv(0x30, requestInfo(key), ECDSA_SHA256, tlv(0x03, hex('00'), rawOf(requestInfo(key)).subarray(32), rawOf(requestInfo(key)).subarray(0, 32))))],
+    ['raw r and s of a byte too many', pemOf(tlv(0x30, requestInfo(key), ECDSA_SHA256, tlv(0x03, hex('00 00'), rawOf(requestInfo(key)))))],
+    ['raw numbers of zero', pemOf(tlv(0x30, requestInfo(key), ECDSA_SHA256, tlv(0x03, hex('00'), Buffer.alloc(64))))],
+    ['raw r and s with SHA-384 where it says SHA-256', pemOf(tlv(0x30, requestInfo(key), ECDSA_SHA256, tlv(0x03, hex('00'), rawOf(requestInfo(key), 'sha384'))))],
     ['of another RSA key', handmadeCsr(rsa, { spki: spkiOf(await opensslKey('rsa-3072')), algorithm: RSA_SHA256 })]
   ],
   'subject-not-readable': [
