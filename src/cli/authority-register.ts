@@ -3,7 +3,7 @@ import { type SettingOptions, settingsOf, told } from './authority-settings.ts'
 import { postUntilAnswered, untilAnswered } from './back-off.ts'
 import { readCaKey } from './ca-key.ts'
 import type { Service } from './client.ts'
-import { readText } from './device-folder.ts'
+import { readCertificatePem } from './certificate-file.ts'
 import { EXIT, Failure, messageOf, printable } from './failure.ts'
 import { type ConnectionOptions, connect } from './settings.ts'
 
@@ -23,7 +23,7 @@ const PATIENCE = { timeoutMs: 120_000 }
 export async function register (caFile: string, options: RegisterOptions): Promise<void> {
   refuseMixed(options)
   const service = await connect(options)
-  const caCertificatePem = await readText(caFile)
+  const caCertificatePem = await readCertificatePem(caFile, 'one')
   const verificationCertificatePem = await verificationOf(service, caFile, caCertificatePem, options)
   const { body, status } = await postUntilAnswered(service, 'v1/authorities', {
     caCertificatePem,
@@ -49,7 +49,7 @@ function refuseMixed ({ mode, caKey, passphraseFile, verification }: RegisterOpt
 async function verificationOf (
   service: Service, caFile: string, caPem: string, { caKey, passphraseFile, verification }: RegisterOptions
 ): Promise<string | undefined> {
-  if (verification !== undefined) return await readText(verification)
+  if (verification !== undefined) return await readCertificatePem(verification, 'one')
   if (caKey === undefined) return undefined
   // The key first: nobody is asked anything by a command that cannot go on.
   const key = await readCaKey(caKey, passphraseFile)

@@ -1,5 +1,5 @@
 import { type Command, Option } from 'commander'
-import { readText } from './device-folder.ts'
+import { readCertificatePem } from './certificate-file.ts'
 import { facts } from './table.ts'
 
 /** What can be set of an authority, as the command line says it. */
@@ -26,7 +26,7 @@ export async function settingsOf ({ crl, withoutCrl, product, intermediates }: S
     ...crl && { crls: crl },
     ...withoutCrl && { whenCrlUnavailable: withoutCrl },
     ...product && { products: product },
-    ...typeof intermediates === 'string' && { intermediatesPem: await readText(intermediates) }
+    ...typeof intermediates === 'string' && { intermediatesPem: await readCertificatePem(intermediates) }
   }
 }
 

@@ -1,26 +1,19 @@
-import { type KeyObject, createPrivateKey } from 'node:crypto'
+import type { KeyObject } from 'node:crypto'
 import { isCancel, password } from '@clack/prompts'
-import { readText } from './device-folder.ts'
-import { EXIT, Failure, codeOf, messageOf } from './failure.ts'
-
-/** PKCS#8 says so in its label (RFC 7468), older forms in a header. */
-const ENCRYPTED = /^-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Type: 4,ENCRYPTED/m
+import { readBytes, readText } from './device-folder.ts'
+import { EXIT, Failure } from './failure.ts'
+import { kindOf } from './file-kind.ts'
+import { privateKeyOf } from './private-key.ts'
 
 /**
  * Reads a CA's private key, encrypted or not. The passphrase comes from a file, or is asked for on a terminal; neither it nor the key
  * is ever printed, sent or written. Throws a `Failure`.
  */
 export async function readCaKey (file: string, passphraseFile: string | undefined): Promise<KeyObject> {
-  const pem = await readText(file)
+  const bytes = await readBytes(file)
   const given = passphraseFile === undefined ? undefined : lineOf(await readText(passphraseFile))
-  const passphrase = given ?? (ENCRYPTED.test(pem) ? await ask(file) : undefined)
-  try {
-    return createPrivateKey({ key: pem, ...passphrase !== undefined && { passphrase } })
-  } catch (error) {
-    // OpenSSL names a wrong passphrase only; what is no key it puts in words that change.
-    const detail = /BAD_DECRYPT|BAD_PASSWORD/.test(codeOf(error)) ? 'the passphrase is wrong' : messageOf(error)
-    throw new Failure(EXIT.failed, `the key in ${file} cannot be read`, { detail, remedy: 'It must be an RSA or EC key in PEM' }, error)
-  }
+  const passphrase = given ?? (kindOf(bytes).startsWith('an encrypted private key') ? await ask(file) : undefined)
+  return privateKeyOf(bytes, file, passphrase)
 }
 
 async function ask (file: string): Promise<string> {

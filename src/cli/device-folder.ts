@@ -3,6 +3,7 @@ import { constants } from 'node:fs'
 import { copyFile, link, mkdir, open, readFile, readdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { EXIT, Failure, codeOf, messageOf } from './failure.ts'
+import { kindOf, textOf } from './file-kind.ts'
 
 /** The files of an enrolled device, under the names that the old device kits look for. */
 export const FILES = {
@@ -121,11 +122,25 @@ export function codeOfMissing (error: unknown): false {
   throw error
 }
 
-/** Reads a text file; throws a `Failure` that names the file. */
-export async function readText (file: string): Promise<string> {
-  return await readFile(file, 'utf8').catch(error => {
+/** Reads a file; throws a `Failure` that names it. */
+export async function readBytes (file: string): Promise<Buffer> {
+  return await readFile(file).catch(error => {
     throw new Failure(EXIT.failed, `cannot read ${file}`, { detail: messageOf(error) }, error)
   })
+}
+
+/** Reads a text file, in UTF-8 or UTF-16; throws a `Failure` that names the file. */
+export async function readText (file: string): Promise<string> {
+  return textOf(await readBytes(file))
+}
+
+/** A secret of one word, such as a token, in a file. Throws a `Failure` that says what the file is instead, and never quotes it. */
+export async function readSecret (file: string, what: string): Promise<string> {
+  const bytes = await readBytes(file)
+  const secret = textOf(bytes).trim()
+  if (secret === '') throw new Failure(EXIT.usage, `${what} is empty`, { detail: file })
+  if (/^[\x21-\x7e]+$/.test(secret)) return secret
+  throw new Failure(EXIT.usage, `${what} in ${file} is not one word of ASCII characters`, { detail: `It is ${kindOf(bytes)}`, remedy: 'Check the file' })
 }
 
 /** Reads a JSON object. Its own words on a fault, because those of `JSON.parse` quote the text, which may hold a token. */
@@ -134,7 +149,7 @@ export function parsed (text: string, origin: string): Record<string, unknown> {
     const value: unknown = JSON.parse(text)
     if (typeof value === 'object' && value !== null) return { ...value }
   } catch {}
-  throw new Failure(EXIT.failed, `${origin} is not a JSON object`)
+  throw new Failure(EXIT.failed, `${origin} is not a JSON object`, { detail: `It is ${kindOf(Buffer.from(text))}` })
 }
 
 async function writeAside (folder: string, text: string, mode: number): Promise<string> {

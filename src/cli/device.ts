@@ -2,14 +2,16 @@ import { access } from 'node:fs/promises'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { Command, Option } from 'commander'
+import { readCertificateFile } from './certificate-file.ts'
 import { isThisMachine } from './client.ts'
-import { FILES, readFacts, readPrivateKey, readText } from './device-folder.ts'
+import { FILES, readFacts, readPrivateKey, readSecret } from './device-folder.ts'
 import { enroll, enrollWithServiceKey } from './enroll.ts'
 import { runAgent } from './agent.ts'
 import { EXIT, Failure } from './failure.ts'
 import { LOCAL_FOLDER, readCredentials } from './local-mode.ts'
 import type { Credentials } from './local-mode.ts'
 import { seconds } from './numbers.ts'
+import { privateKeyOf } from './private-key.ts'
 import { publish } from './publish.ts'
 import { type Renewal, renew } from './renew.ts'
 import { takeOver } from './renewal-folder.ts'
@@ -125,9 +127,14 @@ async function runConnect ({ dir, message, timeout, ...options }: ConnectOptions
   if (facts === undefined || privateKey === undefined) {
     throw new Failure(EXIT.failed, `${dir} holds no enrolled device`, { remedy: `cvm device enroll --out ${dir}` })
   }
-  const [certificate, ca] = await Promise.all([readText(join(dir, FILES.certificate)), readText(join(dir, FILES.rootCa))])
+  const [certificateFile, keyFile] = [join(dir, FILES.certificate), join(dir, FILES.privateKey)]
+  const [[certificate], roots] = await Promise.all([readCertificateFile(certificateFile), readCertificateFile(join(dir, FILES.rootCa))])
+  if (certificate?.checkPrivateKey(privateKeyOf(privateKey, keyFile)) !== true) {
+    const remedy = `Enrol the device anew, or put the key of this certificate into ${keyFile}`
+    throw new Failure(EXIT.failed, `the private key in ${keyFile} is not that of the certificate in ${certificateFile}`, { remedy })
+  }
   const { endpoint = facts.endpoint, clientId = facts.thingName, topic = `devices/${facts.thingName}/hello` } = options
-  await publish({ endpoint, ca, certificate, privateKey, clientId, topic, message, timeoutMs: timeout * 1000 })
+  await publish({ endpoint, ca: roots.join(''), certificate: certificate.toString(), privateKey, clientId, topic, message, timeoutMs: timeout * 1000 })
   print(`connected to    ${endpoint} as ${clientId}`)
   print(`published to    ${topic}, acknowledged by the broker`)
 }
@@ -151,7 +158,7 @@ async function credentialsOf (options: EnrollOptions, isLocal: boolean): Promise
 async function readToken (file: string | undefined): Promise<string> {
   const token = file === undefined
     ? process.env.CVM_REGISTRATION_TOKEN
-    : file === '-' ? await text(process.stdin) : await readText(file)
+    : file === '-' ? await text(process.stdin) : await readSecret(file, 'the registration token')
   if (token === undefined) throw usage('--token-file is missing (or set CVM_REGISTRATION_TOKEN)')
   if (token.trim() === '') throw usage('the registration token is empty')
   return token.trim()

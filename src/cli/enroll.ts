@@ -1,9 +1,10 @@
+import { join } from 'node:path'
 import { makeKey } from '../x509/request.ts'
 import { postUntilAnswered } from './back-off.ts'
 import type { Patience, Reply } from './back-off.ts'
 import type { Service } from './client.ts'
 import { csrFor } from './private-key.ts'
-import { openFolder, readFacts, readPrivateKey, writeCertificate, writePrivateKey } from './device-folder.ts'
+import { FILES, openFolder, readFacts, readPrivateKey, writeCertificate, writePrivateKey } from './device-folder.ts'
 import type { DeviceFacts } from './device-folder.ts'
 import { EXIT, Failure } from './failure.ts'
 import { checkVended, fingerprintOf } from './vended.ts'
@@ -36,7 +37,8 @@ export async function prepare (folder: string, serialNumber: string, keyType: 'e
   const existing = await readPrivateKey(folder)
   const privateKeyPem = existing ?? (await makeKey(keyType)).export({ type: 'pkcs8', format: 'pem' }).toString()
   if (existing === undefined) await writePrivateKey(folder, privateKeyPem)
-  return { privateKeyPem, csrPem: await csrFor(privateKeyPem, serialNumber), isNewKey: existing === undefined }
+  const csrPem = await csrFor(privateKeyPem, serialNumber, join(folder, FILES.privateKey))
+  return { privateKeyPem, csrPem, isNewKey: existing === undefined }
 }
 
 /** Vends with a CSR: the private key stays in the folder. Running it again is safe and gives the same certificate. Throws a `Failure`. */

@@ -3,7 +3,7 @@ import { readCertificate } from '../x509/certificate.ts'
 import { publicKeyFingerprintOf } from '../x509/csr.ts'
 import { makeKey } from '../x509/request.ts'
 import { readCsr } from './csr-file.ts'
-import { openFolder, readPrivateKey, removeLeftovers, writeCertificate, writePrivateKey } from './device-folder.ts'
+import { FILES, openFolder, readPrivateKey, removeLeftovers, writeCertificate, writePrivateKey } from './device-folder.ts'
 import { prepare, refuseOtherDevice } from './enroll.ts'
 import { EXIT, Failure, codeOf, messageOf } from './failure.ts'
 import { hashesOf } from './manifest.ts'
@@ -77,7 +77,7 @@ async function ownCsr (serialNumber: string, folder: string, { keys, keyType, is
   }
   if (!isDryRun) return (await prepare(folder, serialNumber, keyType)).csrPem
   const key = await readPrivateKey(folder) ?? (await makeKey(keyType)).export({ type: 'pkcs8', format: 'pem' }).toString()
-  return await csrFor(key, serialNumber)
+  return await csrFor(key, serialNumber, join(folder, FILES.privateKey))
 }
 
 /** The folder of a device whose key is elsewhere. */
@@ -85,7 +85,7 @@ async function openFor (serialNumber: string, folder: string, csr: string): Prom
   await openFolder(folder)
   await refuseOtherDevice(folder, serialNumber)
   const key = await readPrivateKey(folder)
-  if (key === undefined || fingerprintOf(key) === fingerprintIn(csr)) return
+  if (key === undefined || fingerprintOf(key, join(folder, FILES.privateKey)) === fingerprintIn(csr)) return
   throw new Failure(EXIT.failed, `${folder} holds a private key that is not that of the certificate signing request`, { remedy: 'Use another --out' })
 }
 

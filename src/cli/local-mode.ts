@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { readCertificateFile } from './certificate-file.ts'
 import { isThisMachine, serviceUrl } from './client.ts'
 import type { Service } from './client.ts'
 import { parsed, readText } from './device-folder.ts'
@@ -21,7 +22,7 @@ export const LOCAL_FOLDER = process.env.CVM_LOCAL_DIR || '.cvm'
 export async function findService (url: string | undefined, caFile: string | undefined, say: (line: string) => void): Promise<Service> {
   const local = url === undefined ? await readEndpoints(LOCAL_FOLDER) : undefined
   const address = serviceUrl(url ?? local?.serviceUrl ?? 'https://localhost:8443')
-  if (caFile !== undefined) return { url: address, ca: await readText(caFile) }
+  if (caFile !== undefined) return { url: address, ca: (await readCertificateFile(caFile)).map(certificate => certificate.toString()).join('') }
   if (address.protocol === 'http:' || !isThisMachine(address)) return { url: address }
   const file = join(LOCAL_FOLDER, 'root-ca.pem')
   const ca = await readFile(file, 'utf8').catch(() => undefined)

@@ -1,6 +1,7 @@
 import { untilAnswered } from './back-off.ts'
 import type { Service } from './client.ts'
 import { EXIT, Failure, printable } from './failure.ts'
+import { isReaderGone } from './output.ts'
 import { connect } from './settings.ts'
 import type { ConnectionOptions } from './settings.ts'
 import { facts, table } from './table.ts'
@@ -27,7 +28,7 @@ export async function list (options: ListOptions): Promise<void> {
     if (options.json === true) page.devices.forEach(printJson)
     else devices.push(...page.devices)
     cursor = page.nextCursor
-  } while (cursor !== undefined && count < most)
+  } while (cursor !== undefined && count < most && !isReaderGone())
   if (options.json !== true) {
     print(table(['SERIAL NUMBER', 'PRODUCT', 'STATE', 'CERTIFICATE', 'NOT AFTER'],
       devices.map(({ serialNumber, product, state, certificateId, notAfter }) => [serialNumber, product, state, certificateId, notAfter])))

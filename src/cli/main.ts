@@ -8,6 +8,7 @@ import { EXIT, Failure, describe } from './failure.ts'
 import { keysCommand } from './keys.ts'
 import { lineCommand } from './line.ts'
 import { operatorCommand } from './operator.ts'
+import { endQuietlyWithoutReader } from './output.ts'
 import { verifyCommand } from './verify.ts'
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
@@ -31,6 +32,7 @@ const program = new Command('cvm')
 const commands = [deviceCommand(), operatorCommand(), devicesCommand(), lineCommand(), keysCommand(), verifyCommand(), demoCommand()]
 for (const command of commands) program.addCommand(inherit(command))
 
+endQuietlyWithoutReader()
 try {
   await program.parseAsync()
 } catch (error) {

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { Command, InvalidArgumentError } from 'commander'
 import { authorityCommand } from './authority.ts'
 import { postUntilAnswered } from './back-off.ts'
-import { readText } from './device-folder.ts'
+import { readSecret } from './device-folder.ts'
 import { EXIT, Failure, printable } from './failure.ts'
 import { audit, certificate, list, show } from './look-up.ts'
 import { migrate } from './migrate.ts'
@@ -98,8 +98,7 @@ export function operatorCommand (): Command {
 async function register (serial: string, options: RegisterOptions): Promise<void> {
   const { product, tokenFile, expires } = options
   const made = tokenFile === undefined ? randomBytes(32).toString('base64url') : undefined
-  const registrationToken = made ?? (await readText(tokenFile as string)).trim()
-  if (registrationToken === '') throw new Failure(EXIT.usage, 'the registration token is empty')
+  const registrationToken = made ?? await readSecret(tokenFile as string, 'the registration token')
   const device = { serialNumber: serial, ...product && { product }, registrationToken, ...expires && { tokenExpiresAt: expires } }
   const { body, status } = await postUntilAnswered(await connect(options), 'v1/devices', device, PATIENCE).catch(explainUnknown)
   if (options.json) return print(JSON.stringify(made === undefined ? body : { ...body, registrationToken: made }, null, 2))

@@ -1,6 +1,5 @@
 import { postUntilAnswered } from './back-off.ts'
-import { readText } from './device-folder.ts'
-import { EXIT, Failure } from './failure.ts'
+import { readCertificatePem } from './certificate-file.ts'
 import { connect } from './settings.ts'
 import type { ConnectionOptions } from './settings.ts'
 import { facts } from './table.ts'
@@ -11,9 +10,7 @@ const PATIENCE = { timeoutMs: 120_000 }
 
 /** Registers a certificate that was made elsewhere for a device, and says what became of it. Throws a `Failure`. */
 export async function registerCertificate (serial: string, file: string, options: RegisterCertificateOptions): Promise<void> {
-  const certificatePem = await readText(file)
-  // The key often lies beside the certificate, and must not leave the machine.
-  if (certificatePem.includes('PRIVATE KEY')) throw new Failure(EXIT.usage, `${file} holds a private key; give the certificate alone`)
+  const certificatePem = await readCertificatePem(file)
   const request = { serialNumber: serial, certificatePem }
   const { body, status } = await postUntilAnswered(await connect(options), 'v1/certificates/register', request, PATIENCE)
   if (options.json) {

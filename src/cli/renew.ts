@@ -1,10 +1,11 @@
-import { createPrivateKey } from 'node:crypto'
+import { join } from 'node:path'
 import { postUntilAnswered } from './back-off.ts'
 import type { Patience } from './back-off.ts'
 import type { Service } from './client.ts'
-import { type DeviceFacts, readFacts, readPrivateKey, writeCertificate } from './device-folder.ts'
+import { type DeviceFacts, FILES, readFacts, readPrivateKey, writeCertificate } from './device-folder.ts'
 import { prepare } from './enroll.ts'
 import { EXIT, Failure } from './failure.ts'
+import { privateKeyOf } from './private-key.ts'
 import { discardNext, markConfirmed, nextFolder, takeOver } from './renewal-folder.ts'
 import { makeProof } from './renewal-proof.ts'
 import { checkVended, fingerprintOf } from './vended.ts'
@@ -53,7 +54,7 @@ async function ask (renewal: Renewal, { facts, privateKeyPem }: Pair): Promise<v
   const { service, folder, patience, now, audience = facts.endpoint } = renewal
   const { serialNumber, certificateId } = facts
   const next = nextFolder(folder)
-  const key = createPrivateKey(privateKeyPem)
+  const key = privateKeyOf(privateKeyPem, join(folder, FILES.privateKey))
   const { csrPem, privateKeyPem: nextKeyPem } = await prepare(next, serialNumber, key.asymmetricKeyType === 'rsa' ? 'rsa' : 'ec')
   if (await readFacts(next) !== undefined) return
   const proof = await makeProof({ key, certificateId, audience, now: now(), csrPem })
@@ -66,7 +67,8 @@ async function ask (renewal: Renewal, { facts, privateKeyPem }: Pair): Promise<v
 async function confirm (renewal: Renewal, present: Pair): Promise<void> {
   const { service, folder, patience, now, audience = present.facts.endpoint } = renewal
   const { facts: { certificateId, serialNumber }, privateKeyPem } = await pairIn(nextFolder(folder)) as Pair
-  const proof = await makeProof({ key: createPrivateKey(privateKeyPem), certificateId, audience, now: now() })
+  const key = privateKeyOf(privateKeyPem, join(nextFolder(folder), FILES.privateKey))
+  const proof = await makeProof({ key, certificateId, audience, now: now() })
   await postUntilAnswered(service, 'v1/certificates/confirm', { serialNumber, proof }, patience)
 }
 

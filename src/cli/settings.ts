@@ -4,8 +4,9 @@ import { dirname, join, resolve } from 'node:path'
 import { type Command, Option } from 'commander'
 import { isThisMachine } from './client.ts'
 import type { Service } from './client.ts'
-import { readText } from './device-folder.ts'
+import { readSecret } from './device-folder.ts'
 import { EXIT, Failure, codeOf, messageOf } from './failure.ts'
+import { textOf } from './file-kind.ts'
 import { LOCAL_FOLDER, findService } from './local-mode.ts'
 
 /** How to reach the service, as far as the command line says. */
@@ -57,7 +58,7 @@ async function keyFrom (options: ConnectionOptions, settings: Settings, url: URL
   const given = options.keyFile ?? (process.env['CVM_API_KEY'] ? undefined : process.env['CVM_KEY_FILE'] || settings.keyFile)
   if (given !== undefined) {
     await warnWhenOpen(given)
-    return await readText(given)
+    return await readSecret(given, 'the API key')
   }
   if (process.env['CVM_API_KEY']) return process.env['CVM_API_KEY']
   // The local key is nobody else's business.
@@ -68,7 +69,7 @@ async function keyFrom (options: ConnectionOptions, settings: Settings, url: URL
 async function readSettings (): Promise<Settings> {
   const named = process.env['CVM_CONFIG']
   const file = named || join(process.env['XDG_CONFIG_HOME'] || join(homedir(), '.config'), 'cvm', 'config.json')
-  const text = await readFile(file, 'utf8').catch((error: unknown) => {
+  const text = await readFile(file).then(textOf, (error: unknown) => {
     if (!named && ['ENOENT', 'ENOTDIR'].includes(codeOf(error))) return undefined
     throw unusable(file, `cannot be read: ${messageOf(error)}`)
   })

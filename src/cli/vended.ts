@@ -29,9 +29,12 @@ export function checkVended (body: Record<string, unknown>, serialNumber: string
   return { certificatePem, rootCaPem, facts }
 }
 
-/** SHA-256 of the public key (SubjectPublicKeyInfo in DER) that belongs to a private key, lower-case hex. Throws a `Failure`. */
-export function fingerprintOf (privateKeyPem: string): string {
-  const publicKey = createPublicKey(privateKeyOf(privateKeyPem, 'the private key'))
+/**
+ * SHA-256 of the public key (SubjectPublicKeyInfo in DER) that belongs to a private key, lower-case hex. `origin` is where the key is from.
+ * Throws a `Failure`.
+ */
+export function fingerprintOf (privateKeyPem: string, origin = 'the answer of the service'): string {
+  const publicKey = createPublicKey(privateKeyOf(privateKeyPem, origin))
   return createHash('sha256').update(publicKey.export({ type: 'spki', format: 'der' })).digest('hex')
 }
 

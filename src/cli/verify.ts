@@ -1,32 +1,33 @@
-import { X509Certificate } from 'node:crypto'
+import type { X509Certificate } from 'node:crypto'
 import { Command } from 'commander'
 import { readCertificate } from '../x509/certificate.ts'
 import type { CertificateFacts } from '../x509/certificate.ts'
-import { privateKeyOf } from './private-key.ts'
-import { readText } from './device-folder.ts'
+import { encodePem } from '../x509/pem.ts'
+import { readCertificateFile } from './certificate-file.ts'
+import { readBytes } from './device-folder.ts'
 import { EXIT, Failure, messageOf, printable } from './failure.ts'
+import { privateKeyOf } from './private-key.ts'
 
 /** One line of the report; `holds` is left out where there is nothing to judge. */
 interface Finding { readonly name: string, readonly text: string, readonly holds?: boolean }
 
 const DAY_MS = 86_400_000
-const BLOCK = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g
 
 /** `cvm verify`: says what a certificate is and whether it holds. Its action throws `Failure` (1) when anything does not. */
 export function verifyCommand (): Command {
   return new Command('verify')
     .description('show a certificate and check its dates, its key and its issuer')
-    .argument('<certificate>', 'PEM file')
-    .option('--ca <file>', 'PEM with the authority that is said to have issued it')
+    .argument('<certificate>', 'PEM or DER file')
+    .option('--ca <file>', 'PEM or DER with the authority that is said to have issued it')
     .option('--key <file>', 'the private key that should belong to it')
     .action(async (file: string, options: { ca?: string, key?: string }) => {
-      const pem = await readText(file)
-      const facts = legible(() => readCertificate(pem), file)
-      const certificate = new X509Certificate(facts.der)
+      const [certificate, ...others] = await readCertificateFile(file) as [X509Certificate, ...X509Certificate[]]
+      if (others.length > 0) process.stderr.write(`${file} holds ${others.length + 1} certificates; this is the first\n`)
+      const facts = legible(() => readCertificate(encodePem('CERTIFICATE', certificate.raw)), file)
       const findings = [
         ...identity(facts), validity(facts, Date.now()),
-        ...(options.key === undefined ? [] : [keyMatch(certificate, await readText(options.key), options.key)]),
-        chain(certificate, options.ca === undefined ? undefined : authorities(await readText(options.ca), options.ca), Date.now())
+        ...(options.key === undefined ? [] : [keyMatch(certificate, await readBytes(options.key), options.key)]),
+        chain(certificate, options.ca === undefined ? undefined : await readCertificateFile(options.ca), Date.now())
       ]
       for (const { name, text, holds } of findings) {
         const verdict = holds === undefined ? '' : holds ? 'ok: ' : 'FAILED: '
@@ -54,13 +55,13 @@ function validity ({ notBefore, notAfter }: CertificateFacts, now: number): Find
   return { name: 'validity', text: `${span}, ${Math.floor((notAfter - now) / DAY_MS)} days left`, holds: true }
 }
 
-function keyMatch (certificate: X509Certificate, pem: string, file: string): Finding {
-  const holds = certificate.checkPrivateKey(privateKeyOf(pem, file))
+function keyMatch (certificate: X509Certificate, key: Buffer, file: string): Finding {
+  const holds = certificate.checkPrivateKey(privateKeyOf(key, file))
   return { name: 'private key', text: holds ? `${file} belongs to it` : `${file} belongs to another certificate`, holds }
 }
 
 /** A name alone proves nothing, anybody can write it: the issuer's key must have signed, and the issuer must be a valid authority. */
-function chain (certificate: X509Certificate, issuers: X509Certificate[] | undefined, now: number): Finding {
+function chain (certificate: X509Certificate, issuers: readonly X509Certificate[] | undefined, now: number): Finding {
   if (issuers === undefined) {
     return { name: 'chain', text: 'not checked. AWS does not publish the chain of its device certificates: only AWS IoT can check it' }
   }
@@ -79,12 +80,6 @@ function authority (signer: X509Certificate, now: number): Omit<Finding, 'name'>
     return { text: `issued by ${name}, whose own certificate is not valid now`, holds: false }
   }
   return { text: `issued by ${name}: name and signature`, holds: true }
-}
-
-function authorities (pem: string, file: string): X509Certificate[] {
-  const blocks = pem.match(BLOCK) ?? []
-  if (blocks.length === 0) throw new Failure(EXIT.failed, `${file} holds no PEM certificate`)
-  return blocks.map(block => legible(() => new X509Certificate(block), file))
 }
 
 function legible<T> (read: () => T, file: string): T {

@@ -164,7 +164,7 @@ await t.test('keys by the service: stored, checked, never asked for twice', asyn
   const folder = join(t.testdir(), 'device')
   const pair = authority.issue('/CN=AWS IoT Certificate')
   const other = authority.issue('/CN=other')
-  const csr = await csrFor(pair.privateKey, 'SN-1')
+  const csr = await csrFor(pair.privateKey, 'SN-1', 'its key')
   const keyPair = { publicKey: publicKeyOf(pair.privateKey), privateKey: pair.privateKey }
   const vend = (change: object): Line => ({ status: 201, body: { ...vendAnswer(authority, csr, 'SN-1'), keyPair, ...change } })
   const service = await scriptedService(t, [vend({ keyPair: { ...keyPair, privateKey: other.privateKey } }), vend({}), vend({})])

@@ -57,7 +57,7 @@ await t.test('what does not hold: exit code 1 and the reason', async t => {
     [['expired.crt', '--key', 'other.key', '--ca', 'other.crt'], 'does not hold: validity, private key, chain'],
     [['rubbish.crt'], 'is not a certificate'],
     [['good.crt', '--key', 'rubbish.crt'], 'cannot be read'],
-    [['good.crt', '--ca', 'rubbish.crt'], 'holds no PEM certificate'],
+    [['good.crt', '--ca', 'rubbish.crt'], 'rubbish.crt is not a certificate'],
     [['missing.crt'], 'cannot read']
   ]
   for (const [args, reason] of cases) {
