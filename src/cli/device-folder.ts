@@ -3,7 +3,8 @@ import { constants } from 'node:fs'
 import { copyFile, link, mkdir, open, readFile, readdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { EXIT, Failure, codeOf, messageOf } from './failure.ts'
-import { kindOf, textOf } from './file-kind.ts'
+import { isDer, kindOf, textOf } from './file-kind.ts'
+import { privateKeyOf } from './private-key.ts'
 
 /** The files of an enrolled device, under the names that the old device kits look for. */
 export const FILES = {
@@ -33,7 +34,10 @@ export async function openFolder (folder: string): Promise<void> {
   }
 }
 
-/** The private key in the folder, or undefined when there is none. Throws a `Failure` when others on the machine may read it. */
+/**
+ * The private key in the folder in PEM, or undefined when there is none. Throws a `Failure` when others on the machine may read it, or
+ * when it is DER and no private key.
+ */
 export async function readPrivateKey (folder: string): Promise<string | undefined> {
   const file = join(folder, FILES.privateKey)
   const facts = await stat(file).catch(error => {
@@ -44,7 +48,8 @@ export async function readPrivateKey (folder: string): Promise<string | undefine
   if (process.platform !== 'win32' && (facts.mode & 0o077) !== 0) {
     throw new Failure(EXIT.failed, `${file} can be read by other users`, { remedy: `chmod 600 ${file}` })
   }
-  return await readText(file)
+  const bytes = await readBytes(file)
+  return isDer(bytes) ? privateKeyOf(bytes, file).export({ type: 'pkcs8', format: 'pem' }).toString() : textOf(bytes)
 }
 
 /**

@@ -8,7 +8,7 @@ import { text } from 'node:stream/consumers'
 import type { Command } from 'commander'
 import t, { type Test } from 'tap'
 import { readCertificateFile, readCertificatePem } from '../../src/cli/certificate-file.ts'
-import { FILES, readText } from '../../src/cli/device-folder.ts'
+import { FILES, readPrivateKey, readText } from '../../src/cli/device-folder.ts'
 import { deviceCommand } from '../../src/cli/device.ts'
 import { Failure, describe } from '../../src/cli/failure.ts'
 import { kindOf } from '../../src/cli/file-kind.ts'
@@ -187,6 +187,10 @@ await t.test('in the place of a certificate', async t => {
     t.match((await fail?.('key.der'))?.message, /key\.der holds a private key/, 'also in DER')
   }
   t.match((await commands['authority register']?.('chain.pem'))?.message, /chain\.pem holds 2 certificates$/)
+})
+
+await t.test('a key in DER in a device\'s folder', async t => {
+  t.equal(await readPrivateKey(folderWith({ privateKey: 'sec1.der' })), privateKey)
 })
 
 await t.test('in the place of a request', async t => {
