@@ -25,17 +25,22 @@ export async function findOrphans (run: ReconcileRun, suspected: readonly Device
     for (const key of device.suspicion?.keys ?? []) owners.set(key, device)
   }
   let judged = complete
+  const held = new Set<string>()
   for (const listed of certificates.filter(({ status }) => status === 'INACTIVE')) {
     if (run.request.stop?.aborted) return { complete: false }
-    judged = await judge(run, listed, owners, now) && judged
+    judged = await judge(run, listed, owners, now, held) && judged
   }
-  if (judged && !run.request.dryRun) await clear(run, suspected, now)
+  const free = suspected.filter(({ serialNumber }) => !held.has(serialNumber))
+  if (judged && !run.request.dryRun) await clear(run, free, now)
   return { complete }
 }
 
-/** False where it could not be told: then nobody is cleared in this run. */
+/**
+ * False if the certificate could not be judged: then this run clears no device. A device that a worker holds is added to `held`: the
+ * claim may end before this run does, and leave the certificate behind.
+ */
 async function judge (
-  run: ReconcileRun, listed: ListedCertificate, owners: ReadonlyMap<string, Device>, now: number
+  run: ReconcileRun, listed: ListedCertificate, owners: ReadonlyMap<string, Device>, now: number, held: Set<string>
 ): Promise<boolean> {
   const { certificateId } = listed
   try {
@@ -46,7 +51,12 @@ async function judge (
     // What is older than the suspicion was made by somebody else, who may have made it for the same key.
     if (!owner || listed.createdAt < (owner.suspicion?.since ?? 0) - CLOCK_SKEW_MS) return true
     return await alone(run, certificateId, known, async () => {
-      if (await isKnown(run, owner, certificateId)) return
+      const device = await run.devices.find(owner.serialNumber)
+      if (isHeld(run, device)) {
+        held.add(owner.serialNumber)
+        return
+      }
+      if (await isKnown(run, device, certificateId)) return
       if (!run.request.dryRun) await run.controlPlane.deleteUnbound(certificateId, run.deadline())
       note(run, { step: 'delete-orphan', outcome: run.request.dryRun ? 'would' : 'done', serialNumber: owner.serialNumber, certificateId })
     })
@@ -72,13 +82,17 @@ function isOldGenerated (run: ReconcileRun, { createdAt }: ListedCertificate, su
   return subject === GENERATED_SUBJECT && createdAt + run.claimLifetimeMs + CLOCK_SKEW_MS < now
 }
 
-/** Whether any device has it. The owner's row is read anew, after the list was made: until then it may have been recorded there. */
-async function isKnown (run: ReconcileRun, owner: Device, certificateId: string): Promise<boolean> {
-  const now = await run.devices.find(owner.serialNumber)
-  const claimExpiresAt = now?.claim?.claimExpiresAt ?? (now?.renewal?.phase === 'issuing' ? now.renewal.expiresAt : 0)
-  const isHeld = claimExpiresAt + CLOCK_SKEW_MS > run.now()
-  const isIts = [now?.certificate, now?.renewal?.certificate].some(certificate => certificate?.certificateId === certificateId)
-  return isHeld || isIts || now?.retiring.includes(certificateId) || await run.catalog.findByCertificate(certificateId) !== undefined
+/** Whether a worker may still record a certificate of the device. */
+function isHeld (run: ReconcileRun, device: Device | undefined): boolean {
+  const { claim, renewal } = device ?? {}
+  const claimExpiresAt = claim?.claimExpiresAt ?? (renewal?.phase === 'issuing' ? renewal.expiresAt : 0)
+  return claimExpiresAt + CLOCK_SKEW_MS > run.now()
+}
+
+/** Whether any device has it. The owner's row is read after the list was made: until then it may have been recorded there. */
+async function isKnown (run: ReconcileRun, owner: Device | undefined, certificateId: string): Promise<boolean> {
+  const isIts = [owner?.certificate, owner?.renewal?.certificate].some(certificate => certificate?.certificateId === certificateId)
+  return isIts || owner?.retiring.includes(certificateId) || await run.catalog.findByCertificate(certificateId) !== undefined
 }
 
 /**

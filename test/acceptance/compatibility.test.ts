@@ -2,7 +2,7 @@
 // what only the newer one knows.
 import { randomUUID } from 'node:crypto'
 import t, { type Test } from 'tap'
-import { BEST_ENGINE, TIMES, holdsOnly, startFleet, unfinished } from './fleet.ts'
+import { BEST_ENGINE, CLEAN_WITHIN_MS, CURED_WITHIN_MS, holdsOnly, startFleet, unfinished } from './fleet.ts'
 import { keyAndRequest } from './key-and-request.ts'
 import { Observer } from './observer.ts'
 import { olderServer } from './older-version.ts'
@@ -14,8 +14,6 @@ import { PHASES, Strikes } from './strikes.ts'
 
 t.setTimeout(600_000)
 
-const CURED_WITHIN_MS = TIMES.CLAIM_LIFETIME_MS + 30_000
-const CLEAN_WITHIN_MS = TIMES.CLAIM_LIFETIME_MS + TIMES.RECONCILE_INTERVAL_MS + 20_000
 const CROWD = 40
 
 interface Story { readonly state: string, readonly certificateId?: string }

@@ -31,8 +31,25 @@ const DYNAMODB_LOCAL = process.env['TEST_DYNAMODB_LOCAL_URL']
 /** DynamoDB Local where there is one, because it is Amazon's own; else dynalite. */
 export const BEST_ENGINE: Engine = DYNAMODB_LOCAL ? { name: 'DynamoDB Local', url: DYNAMODB_LOCAL } : { name: 'dynalite' }
 
-/** Times small enough for a test, and only those limits lifted that would turn its requests away. */
-export const TIMES = { CLAIM_LIFETIME_MS: 4_000, VEND_DEADLINE_MS: 3_500, RECONCILE_INTERVAL_MS: 1_000, AWS_CALL_TIMEOUT_MS: 2_000 }
+/** Times small enough for a test. */
+const TIMES = { CLAIM_LIFETIME_MS: 4_000, VEND_DEADLINE_MS: 3_500, RECONCILE_INTERVAL_MS: 1_000, AWS_CALL_TIMEOUT_MS: 2_000 }
+
+/** Times in proportion to a clean vend, which took `vendMs` here and now: short on a quick machine, and long enough on a busy one. */
+export function timesFor (vendMs: number): Record<keyof typeof TIMES, string> {
+  const deadlineMs = Math.min(10_000, Math.max(1_200, Math.ceil(15 * vendMs)))
+  return {
+    CLAIM_LIFETIME_MS: String(deadlineMs + 200),
+    VEND_DEADLINE_MS: String(deadlineMs),
+    RECONCILE_INTERVAL_MS: '500',
+    AWS_CALL_TIMEOUT_MS: String(Math.ceil(deadlineMs / 2))
+  }
+}
+
+/** How long to wait for what must come, also on a machine that does much else. */
+export const CURED_WITHIN_MS = 120_000
+export const CLEAN_WITHIN_MS = 120_000
+
+/** Only those limits are lifted that would turn a test's requests away. */
 const ADMIT_ALL = { RATE_LIMIT_ADDRESS_MAX: '1000000', RATE_LIMIT_SERIAL_MAX: '1000000', MAX_EVENT_LOOP_DELAY_MS: '60000' }
 
 /** `servers`: how many replicas, or the program of each, where they are not all of this version. */
@@ -48,9 +65,8 @@ export async function startFleet (
     API_KEYS: `${apiKey('operator', key)},${apiKey('line', lineKey)}`,
     ...env
   }
-  const replicas: Replica[] = []
   const programs = typeof servers === 'number' ? Array.from({ length: servers }, () => SERVER) : servers
-  for (const [n, program] of programs.entries()) replicas.push(await startReplica(t, `replica-${n}`, aws, decider, settings, program))
+  const replicas = await Promise.all(programs.map((program, n) => startReplica(t, `replica-${n}`, aws, decider, settings, program)))
   return {
     aws,
     replicas,

@@ -116,6 +116,8 @@ export function folder (t: Test): string {
 /** What any program needs; no settings, and no credentials that could reach a real AWS account. */
 function inherited (): NodeJS.ProcessEnv {
   const names = ['PATH', 'HOME', 'TMPDIR', 'LANG', 'TZ', 'NODE_EXTRA_CA_CERTS']
+  // What one process compiled, the next of them reads: a fifth of the CPU of a start. Without effect on Node 20.
+  const compileCache = process.env['NODE_COMPILE_CACHE'] ?? join(ROOT, 'node_modules/.cache/node')
   const env = Object.fromEntries(names.flatMap(name => process.env[name] === undefined ? [] : [[name, process.env[name]]]))
-  return { ...env, AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: 'true' }
+  return { ...env, NODE_COMPILE_CACHE: compileCache, AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: 'true' }
 }

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Test } from 'tap'
 import { proofBy } from '../fixtures/proofs.ts'
-import { type Fleet, TIMES } from './fleet.ts'
+import { CURED_WITHIN_MS, type Fleet } from './fleet.ts'
 import type { Observer } from './observer.ts'
 import { folder } from './processes.ts'
 import { type Vended, keyAndCsr, vendBody } from './tools.ts'
@@ -12,8 +12,6 @@ import { type Vended, keyAndCsr, vendBody } from './tools.ts'
 export const ASKED = ['renew', 'confirm'] as const
 export type Asked = typeof ASKED[number]
 export interface Reply { readonly status: number, readonly body: Partial<Vended> & { code?: string }, readonly retryAfterMs: number }
-
-const CURED_WITHIN_MS = TIMES.CLAIM_LIFETIME_MS + 30_000
 
 async function post (url: string, body: object): Promise<Reply> {
   try {
