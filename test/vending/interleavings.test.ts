@@ -58,7 +58,8 @@ async function explore (seed: number, plannedAs: Plan, hunts = false, mutant?: M
   if (renews) await rig.vend()
   const world: World = { rig, answers: [], wasReset: false, product, renews, seen: new Set() }
   const interleaver = new Interleaver(random, rig.isComputing)
-  const workers: Worker[] = renews ? planRenewal(random, product) : product === ADOPTED ? planAdoption(random) : hunts ? planHunt(random) : plan(random)
+  const usual = () => hunts ? planHunt(random) : plan(random)
+  const workers: Worker[] = renews ? planRenewal(random, product) : product === ADOPTED ? planAdoption(random) : usual()
   const odds = hunts ? { start: 0, crash: 1, fail: 2, jump: 10 } : { start: 20, crash: 24, fail: 28, jump: 32 }
   let steps = 0
   while ((workers.length > 0 || !interleaver.idle) && steps++ < 600) {
