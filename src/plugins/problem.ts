@@ -58,12 +58,18 @@ export function problemOf (error: CvmError, requestId?: string): Problem {
   }
 }
 
+/** What a pattern means, in words. */
+const PATTERNS: Readonly<Record<string, string>> = {
+  registrationToken: 'has white space around it, or a line end or tab in it; send the token alone'
+}
+
 /** Each fault of a validated body by its JSON pointer (RFC 6901); names the member, never its value. */
 function faultsOf (cause: unknown): Problem['errors'] {
   const { validation } = (cause ?? {}) as Partial<FastifyError>
   return validation && meant(validation).map(({ instancePath, keyword, message = 'is not valid', params }) => {
     const unknown = keyword === 'additionalProperties' ? `/${escapePointer(String(params['additionalProperty']))}` : ''
-    return { pointer: instancePath + unknown, detail: unknown ? 'is not a member of this request' : message }
+    const detail = keyword === 'pattern' ? PATTERNS[instancePath.split('/').at(-1) ?? ''] ?? message : message
+    return { pointer: instancePath + unknown, detail: unknown ? 'is not a member of this request' : detail }
   })
 }
 

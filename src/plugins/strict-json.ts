@@ -1,5 +1,6 @@
 import type { FastifyBodyParser, FastifyInstance, FastifyRequest } from 'fastify'
 import { CvmError } from '../errors.ts'
+import { jsonFault } from './json-fault.ts'
 
 /** Reads a JSON text; raises for what {@link strictJson} refuses. */
 export type JsonReader = (request: FastifyRequest, bytes: Buffer) => Promise<unknown>
@@ -13,10 +14,18 @@ export function strictJson (app: FastifyInstance): JsonReader {
   const parse = app.getDefaultJsonParser('error', 'error') as (...args: Parameters<FastifyBodyParser<string>>) => void
   return async (request, bytes) => {
     const text = textOf(bytes)
-    const value = await new Promise((resolve, reject) => parse(request, text, (error, value) => error ? reject(error) : resolve(value)))
+    const value = await new Promise((resolve, reject) => {
+      parse(request, text, (error, value) => error ? reject(explained(error, text)) : resolve(value))
+    })
     refuseRepeats(text, value)
     return value
   }
+}
+
+/** Says where the fault is; what needs no place, such as an empty body, stays as it is. */
+function explained (cause: Error, text: string): Error {
+  const detail = text === '' ? undefined : jsonFault(text)
+  return detail === undefined ? cause : new CvmError('malformed-json', { detail, cause })
 }
 
 /** Raises `CvmError('unsupported-media-type')` for a body in another charset, or compressed. */

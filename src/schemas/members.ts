@@ -6,6 +6,9 @@ import { EXAMPLE } from './example.ts'
 /** The media type of many items, a line each. */
 export const NDJSON = 'application/x-ndjson'
 
+/** No white space around it and no line end in it: what a file or a terminal adds to a token is not the token. */
+const TOKEN = '^\\S(?:[^\\r\\n\\t]*\\S)?$'
+
 // What several routes take or answer under the same name, so that it means the same everywhere.
 
 export const serialNumber = Type.String({
@@ -13,7 +16,7 @@ export const serialNumber = Type.String({
 })
 
 export const registrationToken = Type.String({
-  minLength: 1, maxLength: 256, description: 'The one-time secret of the device.', examples: [EXAMPLE.registrationToken]
+  minLength: 1, maxLength: 256, pattern: TOKEN, description: 'The one-time secret of the device.', examples: [EXAMPLE.registrationToken]
 })
 
 export const product = Type.String({ description: 'The settings that the device shares with others of its kind.', examples: [EXAMPLE.product] })

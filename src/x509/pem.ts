@@ -1,3 +1,5 @@
+import { whatIsNotPem } from './not-pem.ts'
+
 /** Which rule a PEM text broke; the message says what was found, in visible ASCII. */
 export class PemError extends Error {
   override readonly name = 'PemError'
@@ -19,6 +21,7 @@ interface PemRules {
 interface Block { readonly label: string, readonly bytes: Buffer }
 
 const BOUNDARY = /-----(BEGIN|END) ([ -~]{0,64}?)-----/g
+const SECRET = ', and a private key must never be sent: make a new one'
 const SPACE = /[ \t\r\n]+/g
 
 /**
@@ -69,14 +72,16 @@ function refuseLong (text: string, { maxChars }: PemRules): void {
 function blocksIn (text: string, labels: readonly string[]): Block[] {
   const boundaries = [...text.matchAll(BOUNDARY)].map(({ 0: line, 1: kind, 2: label = '', index }) => ({ kind, label, from: index, to: index + line.length }))
   const wrong = boundaries.find(({ label }) => !labels.includes(label))
-  if (wrong) throw new PemError('wrong-label', `there is a block with the label ${wrong.label}`)
-  if (boundaries.length === 0) throw new PemError('not-one-block', 'there is no whole BEGIN line')
+  if (wrong) throw new PemError('wrong-label', `there is a block with the label ${wrong.label}${wrong.label.endsWith('PRIVATE KEY') ? SECRET : ''}`)
+  if (boundaries.length === 0) throw new PemError('not-one-block', whatIsNotPem(text))
 
   const blocks: Block[] = []
   for (let at = 0; at < boundaries.length; at += 2) {
     const [begin, end] = [boundaries[at]!, boundaries[at + 1]]
     if (begin.kind !== 'BEGIN') throw new PemError('not-one-block', `the line -----END ${begin.label}----- has no BEGIN line before it`)
-    if (end?.kind !== 'END' || end.label !== begin.label) throw new PemError('not-one-block', `the line -----BEGIN ${begin.label}----- has no END line after it`)
+    if (end?.kind !== 'END' || end.label !== begin.label) {
+      throw new PemError('not-one-block', `the line -----BEGIN ${begin.label}----- has no END line of the same name after it; the text may be cut off`)
+    }
     blocks.push({ label: begin.label, bytes: bytesOf(text.slice(begin.to, end.from)) })
   }
   return blocks
@@ -95,7 +100,8 @@ function faultIn (base64: string): string {
   if (/^[\w-]+:/.test(base64)) return 'it begins with a header, as encrypted keys do'
   const strange = /[^A-Za-z0-9+/=]/u.exec(base64)?.[0]
   if (strange === '-' || strange === '_') return 'it is base64url, or cut by a damaged line'
-  if (strange === '\\') return 'it has a backslash, as in line ends written \\\\n twice escaped'
+  if (strange === '\\') return 'a backslash stands in it: line ends are escaped twice; JSON writes each as \\n, not as \\\\n'
+  if (strange === '%') return 'it is percent-encoded; send it as it is'
   if (strange !== undefined) return `it has the character U+${strange.codePointAt(0)!.toString(16).toUpperCase().padStart(4, '0')}`
   return 'it is cut off or wrongly padded'
 }

@@ -7,6 +7,7 @@ import { API_KEYS, ask } from '../fixtures/api-keys.ts'
 import { fieldPath, fieldText } from '../fixtures/field.ts'
 import { openssl } from '../fixtures/openssl.ts'
 import { total } from '../fixtures/scrape.ts'
+import { isProblem } from '../fixtures/problems.ts'
 import { startService } from '../fixtures/service.ts'
 import { newKey, vend } from '../fixtures/vending.ts'
 import { connect } from '../local/rig.ts'
@@ -76,10 +77,23 @@ await t.test('repaired signatures are counted by kind', async t => {
   t.equal(await total(service, 'cvm_signatures_repaired_total', { what: 'proof' }), 0)
 })
 
+await t.test('bodies of clients that build their JSON by hand say where the fault is and what to write instead', async t => {
+  const post = (file: string) => service.app.service.inject({ method: 'POST', url: '/v1/certificates', headers: { 'content-type': 'application/json' }, payload: fieldText(file) })
+  const line = (file: string) => ask(service, 'POST', '/v1/batches', fieldText(file), { as: 'line', 'content-type': 'application/x-ndjson' })
+  isProblem(t, await post('10a-raw-newlines-in-json.json'), 'malformed-json', { detail: /^line 1, column 132: a line ends inside a string; the line ends of a PEM are written \\n$/ })
+  t.match((await line('10a-raw-newlines-in-json.json')).body, /line 1, column 96: this string does not end; the line ends of a PEM are written \\\\n/, 'as a line of a batch')
+  isProblem(t, await post('10b-double-escaped-newlines.json'), 'csr-rejected', { reason: 'pem-not-canonical', detail: /escaped twice; JSON writes each as \\n, not as \\\\n/ })
+  isProblem(t, await post('10d-path-in-place-of-contents.json'), 'csr-rejected', { reason: 'pem-not-one-block', detail: /the name of a file; send what is in the file/ })
+})
+
 await t.test('other ways refuse what only files may be', async t => {
   const device = await service.register()
   for (const file of ['06a-utf16.csr', '06f-der.csr']) {
     for (const way of ALL.filter(way => way !== 'line vend')) t.match(await WAYS[way]!(device, file), { refusal: /csr-rejected/ }, `${file} by ${way}`)
+  }
+  for (const way of ['JSON', 'batch']) {
+    t.match(await WAYS[way]!(device, '06a-utf16.csr'), { refusal: /it is UTF-16/ }, way)
+    t.match(await WAYS[way]!(device, '06f-der.csr'), { refusal: /it is DER/ }, way)
   }
 })
 

@@ -52,6 +52,29 @@ await t.test('a block is found in whatever tools and editors leave around it and
   t.end()
 })
 
+await t.test('what is no PEM is named, and what to do about it', t => {
+  const bytes = Buffer.from('3081c6aabbccddeeff00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff00112233', 'hex')
+  const pem = encodePem('THING', bytes)
+  const utf16 = Buffer.from(pem, 'utf16le')
+  const kinds: Record<string, readonly string[]> = {
+    'is empty': ['', ' \n', '\ufeff'],
+    'is DER': [bytes.toString('latin1'), bytes.toString('utf8')],
+    'is UTF-16': [utf16.toString('latin1'), utf16.toString('utf8'), `\ufffd\ufffd${utf16.toString('utf8')}`, `\u00ff\u00fe${utf16.toString('latin1')}`, utf16.swap16().toString('latin1')],
+    'is the name of a file': ['file://device.csr', '/etc/device.csr', './csr', '../a/b', 'C:\\keys\\device.csr', 'device.csr', 'my device.pem', '@device.csr', 'https://example.com/device.csr', '~/x'],
+    'is JSON': ['{"csr":1}', '[1]'],
+    'is base64 without the BEGIN': [bytes.toString('base64').repeat(3), `${bytes.toString('base64')}\n${bytes.toString('base64')}\n`],
+    'its BEGIN line is damaged': [pem.replaceAll('-----', '----'), pem.replaceAll('-----', '\u2014')],
+    'there is no BEGIN line': ['hello', 'null', 'MIHJ'],
+    'may be cut off': [pem.slice(0, -8), pem.replace(/-----END[^]*/, '')],
+    'percent-encoded': [pem.replaceAll('\n', '%0A')],
+    'never be sent': [encodePem('EC PRIVATE KEY', bytes) + pem, encodePem('PRIVATE KEY', bytes)]
+  }
+  for (const [kind, texts] of Object.entries(kinds)) {
+    for (const text of texts) t.throws(() => decodePem(text, rules), { message: new RegExp(`^[ -~]*${kind}[ -~]*$`) } as object as Error, `${kind}: ${JSON.stringify(text.slice(0, 30))}`)
+  }
+  t.end()
+})
+
 await t.test('each fault has its name', t => {
   const faults: ReadonlyArray<readonly [string, PemError['fault']]> = [
     ['x'.repeat(10_001), 'too-long'],
