@@ -4,7 +4,7 @@ import { Value } from 'typebox/value'
 import { type Config, ConfigError } from './config.ts'
 import { DEFAULT_PRODUCT } from './vending/device.ts'
 import { ATTRIBUTE_TYPES } from './x509/names.ts'
-import { KEY_TYPES, type Product, type Products, SERIAL_NUMBER_HERE, SUBJECT_RULES } from './vending/product.ts'
+import { EST_BASE64, KEY_TYPES, type Product, type Products, SERIAL_NUMBER_HERE, SUBJECT_RULES } from './vending/product.ts'
 
 const NAME = '[a-zA-Z0-9:_-]'
 const NAMED = { pattern: `^${NAME}{1,128}$` }
@@ -58,6 +58,10 @@ export const PRODUCT = Type.Object({
   reVendGraceMs: milliseconds(0, 'how long after a vend the same token with another key vends anew; 0: never'),
   renewExpiredForMs: milliseconds(0, 'how long after its end a certificate may still be renewed; 0: not'),
   generatedKeys: Type.Optional(Type.Boolean({ description: GENERATED_KEYS, allowed: 'true or false' })),
+  estBase64: Type.Optional(Type.Enum([...EST_BASE64], {
+    description: 'how EST answers write base64: in lines of 64, or in one line for clients that read no line ends (strongSwan 5.9)',
+    allowed: `one of ${EST_BASE64.join(', ')}`
+  })),
   lineRegistration: Type.Optional(Type.Boolean({ description: 'whether a batch may register its devices as it vends them', allowed: 'true or false' }))
 })
 
@@ -79,6 +83,7 @@ export const INITIAL: Omit<Product, 'name' | keyof typeof FROM_ENVIRONMENT> = {
   reVendGraceMs: 0,
   renewExpiredForMs: 0,
   generatedKeys: true,
+  estBase64: 'lines',
   lineRegistration: false
 }
 

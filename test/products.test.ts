@@ -42,6 +42,7 @@ await t.test('without a file there is one product, with the environment\'s setti
     reVendGraceMs: 0,
     renewExpiredForMs: 0,
     generatedKeys: true,
+    estBase64: 'lines',
     lineRegistration: false
   }]])
 })
@@ -75,6 +76,7 @@ await t.test('what is allowed', async t => {
     reVendGraceMs: 0,
     renewExpiredForMs: 0,
     generatedKeys: true,
+    estBase64: 'one-line',
     lineRegistration: true
   }, { name: 'ec', keyTypes: ['EC-P256'], generatedKeys: false, attributes: { a: '1', b: '2', c: '3' } }), [])
 })
@@ -98,6 +100,7 @@ await t.test('each fault names product, member and what is allowed', async t => 
     reVendGraceMs: [-1, null],
     renewExpiredForMs: [-1, 'never'],
     generatedKeys: ['true', 1],
+    estBase64: ['line', true],
     lineRegistration: ['true', 0]
   }
   t.same(Object.keys(wrong), Object.keys(PRODUCT.properties), 'every member')

@@ -76,7 +76,7 @@ function answerWrongMethods (app: FastifyInstance): void {
 declare module 'fastify' {
   interface FastifyContextConfig {
     /** What the route says to a failure instead of a problem document, for clients that know another contract. */
-    answerFailure?: (error: CvmError) => PlainAnswer
+    answerFailure?: (error: CvmError, request: FastifyRequest) => PlainAnswer
   }
   interface FastifyInstance {
     /** Call once, after the last route. */
@@ -89,7 +89,7 @@ function send (request: FastifyRequest, reply: FastifyReply, error: CvmError) {
   const { retryAfterMs = status === 503 ? COME_BACK_MS : undefined } = error
   if (retryAfterMs !== undefined) reply.header('retry-after', Math.max(1, Math.ceil(retryAfterMs / 1000)))
   reply.header('cache-control', 'no-store')
-  const plain = request.routeOptions.config?.answerFailure?.(error)
+  const plain = request.routeOptions.config?.answerFailure?.(error, request)
   if (plain?.challenge) reply.header('www-authenticate', plain.challenge)
   if (plain) return reply.code(plain.status).type(plain.type).serializer(String).send(plain.text)
   // RFC 9110 wants a challenge with every 401; a device's token travels in the body, so its scheme is our own.

@@ -1,7 +1,7 @@
-import { createPrivateKey } from 'node:crypto'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { CvmError, ERRORS, type ErrorCode } from '../errors.ts'
-import type { Device } from '../vending/device.ts'
+import { CvmError } from '../errors.ts'
+import { answerFailure } from '../schemas/est-failures.ts'
+import { DEFAULT_PRODUCT, type Device } from '../vending/device.ts'
 import { SERIAL_NUMBER } from '../vending/names.ts'
 import { type Products, commonNameRule } from '../vending/product.ts'
 import type { RenewRequest, Renewed } from '../vending/renew.ts'
@@ -9,14 +9,7 @@ import type { VendRequest, Vended } from '../vending/vend-steps.ts'
 import { checkCsr, commonNameOf } from '../x509/csr.ts'
 import { csrAttributes } from '../x509/csr-attributes.ts'
 import { readEstCsr } from '../x509/est-body.ts'
-import { decodePem } from '../x509/pem.ts'
-import { base64Lines, certsOnly } from '../x509/pkcs7.ts'
-
-const CERTS_ONLY = 'application/pkcs7-mime; smime-type=certs-only'
-const BOUNDARY = 'cvm-est-part'
-
-/** Passing trouble: the same request again gets what was begun, which EST calls pending (RFC 7030 section 4.2.3). */
-const PENDING: readonly ErrorCode[] = ['aws-iot-throttled', 'aws-iot-unavailable', 'vend-in-progress', 'deadline-exceeded']
+import { BOUNDARY, CERTS_ONLY, base64Of, certificatesOf, keyAndCertificate } from '../x509/est-answer.ts'
 
 export interface EstRoutesOptions {
   vend: (request: VendRequest & { address: string }) => Promise<Vended>
@@ -56,40 +49,45 @@ export async function estRoutes (base: FastifyInstance, options: EstRoutesOption
       // The token goes before a certificate where both come: it is what the client was told to send.
       const certificateId = how === 'token' || (how === 'either' && request.headers.authorization) ? undefined : request.clientCertificateId()
       if (certificateId === undefined && how === 'certificate') throw new CvmError('client-certificate-required')
-      request.enrollee = certificateId === undefined ? credentialsOf(request.headers.authorization) : { certificateId }
+      request.enrollee = certificateId === undefined ? credentialsOf(request.headers.authorization, request.body) : { certificateId }
       await app.limitSerialNumber(certificateId ?? request.enrollee.serialNumber ?? '', request, reply)
     }
-    const ofDevices = (...how: Parameters<typeof identify>) => ({ config: { access: 'device' as const }, preHandler: identify(...how) })
+    // Nothing here is for browsers, and some clients keep few headers.
+    const ofAnyone = { helmet: false as const, config: { access: 'anyone' as const } }
+    const ofDevices = (...how: Parameters<typeof identify>) =>
+      ({ helmet: false as const, config: { access: 'device' as const }, preHandler: identify(...how) })
 
-    app.get('/cacerts', { config: { access: 'anyone' } }, async (_request, reply) => base64(reply).send(certificates(options.rootCaPem)))
+    app.get('/cacerts', ofAnyone, async (request, reply) =>
+      base64(reply).send(certificatesOf(options.rootCaPem, layoutFor(request as EstRequest))))
 
-    app.get('/csrattrs', { config: { access: 'anyone' } }, async (request, reply) => {
+    app.get('/csrattrs', ofAnyone, async (request, reply) => {
       const attributes = csrAttributes(productOfLabel(request as EstRequest)?.keyTypes ?? [])
       // Not 404, which ends cisco/libest's enrolment.
-      return attributes ? base64(reply, 'application/csrattrs').send(base64Lines(attributes)) : reply.code(204).send()
+      return attributes ? base64(reply, 'application/csrattrs').send(base64Of(attributes, layoutFor(request as EstRequest))) : reply.code(204).send()
     })
 
     app.post('/simpleenroll', ofDevices('either'), async (request, reply) => {
       const certificateSigningRequest = readEstCsr(request.body)
-      const { certificate } = request.enrollee?.certificateId === undefined
+      const { certificate, product } = request.enrollee?.certificateId === undefined
         ? await options.vend({ ...askedBy(request as EstRequest), certificateSigningRequest })
         : await renewShown(request as EstRequest, request.enrollee.certificateId, certificateSigningRequest)
-      return base64(secret(reply)).send(certificates(certificate.certificatePem))
+      return base64(secret(reply)).send(certificatesOf(certificate.certificatePem, layoutOf(product)))
     })
 
     app.post('/simplereenroll', ofDevices('certificate'), async (request, reply) => {
       const { certificateId = '' } = request.enrollee ?? {}
-      const { certificate } = await renewShown(request as EstRequest, certificateId, readEstCsr(request.body))
-      return base64(secret(reply)).send(certificates(certificate.certificatePem))
+      const { certificate, product } = await renewShown(request as EstRequest, certificateId, readEstCsr(request.body))
+      return base64(secret(reply)).send(certificatesOf(certificate.certificatePem, layoutOf(product)))
     })
 
     app.post('/serverkeygen', ofDevices('token'), async (request, reply) => {
       const asked = askedBy(request as EstRequest)
       // Its key is not certified (RFC 7030 section 4.4.1), but it may not name another device either.
       checkCsr(readEstCsr(request.body), { ...asked, commonName: commonNameRule(options.products) })
-      const { keyPair, certificate } = await options.vend({ ...asked, callerGone: reply.callerGone() })
+      const { keyPair, certificate, product } = await options.vend({ ...asked, callerGone: reply.callerGone() })
       if (!keyPair) throw new Error('a key-generating vend ended without a key pair')
-      return secret(reply).type(`multipart/mixed; boundary=${BOUNDARY}`).send(keyAndCertificate(keyPair.privateKey, certificate.certificatePem))
+      const parts = keyAndCertificate(keyPair.privateKey, certificate.certificatePem, layoutOf(product))
+      return secret(reply).type(`multipart/mixed; boundary=${BOUNDARY}`).send(parts)
     })
   }
 
@@ -113,6 +111,16 @@ export async function estRoutes (base: FastifyInstance, options: EstRoutesOption
     return new RegExp(SERIAL_NUMBER).test(serialNumber) ? await options.find(serialNumber) : undefined
   }
 
+  /** As the clients of a product read base64; as those of the default one where it is not in the file any more. */
+  function layoutOf (product: string) {
+    return (options.products.get(product) ?? options.products.get(DEFAULT_PRODUCT))?.estBase64 ?? 'lines'
+  }
+
+  /** Before the device is known. */
+  function layoutFor ({ params: { label = DEFAULT_PRODUCT } }: EstRequest) {
+    return layoutOf(label)
+  }
+
   /** The product that the label names; undefined without a label. */
   function productOfLabel ({ params: { label } }: EstRequest) {
     const product = label === undefined ? undefined : options.products.get(label)
@@ -130,17 +138,44 @@ function askedBy ({ enrollee, params: { label }, id, ip }: EstRequest) {
 /** Some clients name no type at all, though RFC 7030 section 4.2.1 wants it named. */
 async function readBody ({ headers }: FastifyRequest, body: string): Promise<string> {
   const type = headers['content-type']?.split(';')[0]?.trim().toLowerCase() ?? ''
-  if (type !== '' && type !== 'application/pkcs10') throw new CvmError('unsupported-media-type', { detail: 'send a PKCS#10 request as application/pkcs10' })
+  if (type !== '' && type !== 'application/pkcs10') throw new CvmError('unsupported-media-type', { detail: `The media type is ${shown(type)}, not application/pkcs10.` })
   return body
 }
 
-/** Serial number and registration token by HTTP Basic; the user name ends at the first colon (RFC 7617 section 2). */
-function credentialsOf (authorization = ''): { serialNumber: string, registrationToken: string } {
-  const [, base64 = ''] = /^Basic +([A-Za-z0-9+/=]{1,1024})$/i.exec(authorization) ?? []
-  const [, serialNumber = '', registrationToken = ''] = /^([^:]*):([^]*)$/.exec(Buffer.from(base64, 'base64').toString()) ?? []
+/**
+ * Serial number and registration token by HTTP Basic. The user name ends at the first colon (RFC 7617 section 2), unless the request names
+ * a device with colons, such as a MAC address, and the credentials begin with that name: then the name is the user name.
+ * @throws {CvmError} `device-not-authorized`.
+ */
+function credentialsOf (authorization: string | undefined, body: unknown): { serialNumber: string, registrationToken: string } {
+  const [, base64 = ''] = /^Basic +([A-Za-z0-9+/=]{1,1024})$/i.exec(authorization ?? '') ?? []
+  const text = Buffer.from(base64, 'base64').toString()
+  const colon = text.indexOf(':', lengthOfNamed(text, body))
+  const [serialNumber, registrationToken] = [text.slice(0, Math.max(0, colon)), text.slice(colon + 1)]
   const isToken = registrationToken.length > 0 && registrationToken.length <= 256
-  if (isToken && new RegExp(SERIAL_NUMBER).test(serialNumber)) return { serialNumber, registrationToken }
-  throw new CvmError('device-not-authorized', { detail: 'send the serial number and the registration token by HTTP Basic' })
+  if (colon >= 0 && isToken && new RegExp(SERIAL_NUMBER).test(serialNumber)) return { serialNumber, registrationToken }
+  throw new CvmError('device-not-authorized', { detail: 'The request has no serial number and registration token by HTTP Basic.' })
+}
+
+function lengthOfNamed (text: string, body: unknown): number {
+  if (!/^[^:]*:[^:]*:/.test(text)) return 0
+  const name = nameIn(body) ?? ''
+  return name.includes(':') && text.startsWith(`${name}:`) ? name.length : 0
+}
+
+/** The common name of the request in a body; undefined where there is none, or where the body is no request. */
+function nameIn (body: unknown): string | undefined {
+  try {
+    return commonNameOf(readEstCsr(body))
+  } catch (cause) {
+    if (cause instanceof CvmError) return undefined
+    throw cause
+  }
+}
+
+/** What was sent as a media type, as far as it can be shown. */
+function shown (type: string): string {
+  return type.replace(/[^a-z0-9/+.-]/g, '?').slice(0, 64)
 }
 
 function secret (reply: FastifyReply): FastifyReply {
@@ -150,31 +185,6 @@ function secret (reply: FastifyReply): FastifyReply {
 /** RFC 8951 section 2.1 takes the encoding's header back, but estclient and strongSwan do not decode without it. */
 function base64 (reply: FastifyReply, type = CERTS_ONLY): FastifyReply {
   return reply.header('content-transfer-encoding', 'base64').type(type)
-}
-
-/** RFC 7030 section 4.1.3. */
-function certificates (pem: string): string {
-  const blocks = pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []
-  return base64Lines(certsOnly(blocks.map(block => decodePem(block, { labels: ['CERTIFICATE'], maxChars: 65_536 }))))
-}
-
-/** RFC 7030 section 4.4.2. */
-function keyAndCertificate (privateKeyPem: string, certificatePem: string): string {
-  const key = base64Lines(createPrivateKey(privateKeyPem).export({ type: 'pkcs8', format: 'der' }))
-  return [['application/pkcs8', key], [CERTS_ONLY, certificates(certificatePem)]]
-    .map(([type, body]) => `--${BOUNDARY}\r\nContent-Type: ${type}\r\nContent-Transfer-Encoding: base64\r\n\r\n${body}\r\n`).join('') + `--${BOUNDARY}--\r\n`
-}
-
-/** Plain text for people (RFC 7030 section 4.2.3), with the code for programs. */
-function answerFailure (error: CvmError) {
-  const { status, remedy } = ERRORS[error.code]
-  const code = [error.code, error.reason].filter(Boolean).join(' ')
-  return {
-    status: PENDING.includes(error.code) ? 202 : status,
-    type: 'text/plain; charset=utf-8',
-    text: `${error.message}\n${remedy}\n(${code})\n`,
-    ...status === 401 && { challenge: 'Basic realm="cvm"' }
-  }
 }
 
 declare module 'fastify' {

@@ -10,6 +10,9 @@ export const KEY_TYPES = ['EC-P256', 'EC-P384', 'EC-P521', 'RSA'] as const
 /** What a subject must say: the serial number or nothing, or the serial number; `any`: the common name is not judged. */
 export const SUBJECT_RULES = ['serial-number-or-none', 'serial-number', 'any'] as const
 
+/** How base64 may be written in EST answers. */
+export const EST_BASE64 = ['lines', 'one-line'] as const
+
 /** Why a product refuses a CSR: the `reason` beside the code `csr-rejected`. */
 export const PRODUCT_REASONS = [
   'key-type-not-allowed-by-product', 'common-name-required-by-product', 'serial-number-required-by-product', 'subject-other-device'
@@ -47,6 +50,8 @@ export interface Product {
   renewExpiredForMs: number
   /** Whether AWS IoT may make the key pair. */
   generatedKeys: boolean
+  /** How EST answers write base64: in lines of 64, or in one line for clients that read no line ends (strongSwan's `pki --est`). */
+  estBase64: typeof EST_BASE64[number]
   /** Whether lines may register its devices as they vend them. */
   lineRegistration: boolean
 }
