@@ -16,7 +16,7 @@ export function demoCommand (): Command {
 }
 
 /** Runs the demo; whatever happens, Ctrl-C included, the service is stopped and its folder removed. Throws a `Failure`. @public */
-export async function runDemo (server?: string): Promise<void> {
+export async function runDemo (server?: string, tell = tellStory): Promise<void> {
   const interrupt = new AbortController()
   const { signal } = interrupt
   const onSignal = () => interrupt.abort(new Failure(EXIT.failed, 'interrupted'))
@@ -26,12 +26,14 @@ export async function runDemo (server?: string): Promise<void> {
   interrupted.catch(() => {})
   const folder = await mkdtemp(join(tmpdir(), 'cvm-demo-'))
   let service: LocalService | undefined
+  let story: Promise<void> | undefined
   let say: (text: string) => void
   try {
     process.stdout.write('Starting the service, a local AWS IoT Core, its store and its MQTT broker on this machine ...\n')
     service = await startLocalService(folder, signal, server)
     say = numbered()
-    await Promise.race([tellStory(folder, service.endpoints, say, signal), service.died, interrupted])
+    story = tell(folder, service.endpoints, say, signal)
+    await Promise.race([story, service.died, interrupted])
     const how = await service.stop()
     if (how !== 0) throw new Failure(EXIT.failed, `the service did not stop cleanly (${how})`)
   } catch (error) {
@@ -40,6 +42,8 @@ export async function runDemo (server?: string): Promise<void> {
     // Also ends whatever of the story is still waiting for an answer.
     interrupt.abort()
     await service?.stop()
+    // The story still writes until it notices, and would make the folder again.
+    await Promise.allSettled([story])
     await rm(folder, { recursive: true, force: true })
     for (const name of names) process.off(name, onSignal)
   }

@@ -8,7 +8,7 @@ import { FILES, readFacts, readPrivateKey, readSecret } from './device-folder.ts
 import { enroll, enrollWithServiceKey } from './enroll.ts'
 import { runAgent } from './agent.ts'
 import { EXIT, Failure } from './failure.ts'
-import { LOCAL_FOLDER, readCredentials } from './local-mode.ts'
+import { localFolder, readCredentials } from './local-mode.ts'
 import type { Credentials } from './local-mode.ts'
 import { seconds } from './numbers.ts'
 import { privateKeyOf } from './private-key.ts'
@@ -145,7 +145,7 @@ async function credentialsOf (options: EnrollOptions, isLocal: boolean): Promise
     if (serial !== undefined || tokenFile !== undefined) throw usage('--device-file stands for --serial and --token-file: give one or the other')
     return await readCredentials(deviceFile)
   }
-  const demo = join(LOCAL_FOLDER, 'demo-device.json')
+  const demo = join(localFolder(), 'demo-device.json')
   if (serial === undefined && tokenFile === undefined && isLocal && await access(demo).then(() => true, () => false)) {
     note(`using the sample device in ${demo}`)
     return await readCredentials(demo)

@@ -13,18 +13,18 @@ export interface Credentials { readonly serialNumber: string, readonly registrat
 export interface Endpoints { readonly serviceUrl: string, readonly mqttUrl: string }
 
 /** The folder in which the local mode leaves its root CA and its sample device for the command line. */
-export const LOCAL_FOLDER = process.env.CVM_LOCAL_DIR || '.cvm'
+export const localFolder = (): string => process.env.CVM_LOCAL_DIR || '.cvm'
 
 /**
  * The service at `url`, or the local one when none is named. For an address of this machine the local root CA is trusted without
  * being asked for, and `say` is told; otherwise only `caFile` or Node's own roots are. Throws a `Failure`.
  */
 export async function findService (url: string | undefined, caFile: string | undefined, say: (line: string) => void): Promise<Service> {
-  const local = url === undefined ? await readEndpoints(LOCAL_FOLDER) : undefined
+  const local = url === undefined ? await readEndpoints(localFolder()) : undefined
   const address = serviceUrl(url ?? local?.serviceUrl ?? 'https://localhost:8443')
   if (caFile !== undefined) return { url: address, ca: (await readCertificateFile(caFile)).map(certificate => certificate.toString()).join('') }
   if (address.protocol === 'http:' || !isThisMachine(address)) return { url: address }
-  const file = join(LOCAL_FOLDER, 'root-ca.pem')
+  const file = join(localFolder(), 'root-ca.pem')
   const ca = await readFile(file, 'utf8').catch(() => undefined)
   if (ca === undefined) return { url: address }
   say(`trusting the local root CA in ${file}`)

@@ -7,7 +7,7 @@ import type { Service } from './client.ts'
 import { readSecret } from './device-folder.ts'
 import { EXIT, Failure, codeOf, messageOf } from './failure.ts'
 import { textOf } from './file-kind.ts'
-import { LOCAL_FOLDER, findService } from './local-mode.ts'
+import { findService, localFolder } from './local-mode.ts'
 
 /** How to reach the service, as far as the command line says. */
 export interface ConnectionOptions { url?: string, ca?: string, keyFile?: string }
@@ -62,7 +62,7 @@ async function keyFrom (options: ConnectionOptions, settings: Settings, url: URL
   }
   if (process.env['CVM_API_KEY']) return process.env['CVM_API_KEY']
   // The local key is nobody else's business.
-  return isThisMachine(url) ? await readFile(join(LOCAL_FOLDER, `${role}.key`), 'utf8').catch(() => '') : ''
+  return isThisMachine(url) ? await readFile(join(localFolder(), `${role}.key`), 'utf8').catch(() => '') : ''
 }
 
 /** The configuration file, or nothing when there is none and none was named. */

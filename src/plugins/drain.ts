@@ -2,9 +2,12 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Server, type Socket } from 'node:net'
 import fp from 'fastify-plugin'
 
-/** How long a connection without a request is kept while draining: a request may be on its way on it, and cutting would lose it. */
-const LINGER_MS = 1_000
+/**
+ * A connection without a request is kept for a second while draining: a request may be on its way on it, and cutting would lose it. Turns
+ * of the event loop are counted, because a process that had no CPU for a second has not looked for requests in it.
+ */
 const SWEEP_MS = 50
+const LINGER_SWEEPS = 20
 
 /**
  * Graceful close. Fastify's own cuts the connections that are idle at that moment, whatever is on its way on them, and waits over a
@@ -37,8 +40,8 @@ export const drain = fp(async app => {
     stopping.abort()
     if (delayMs > 0) await new Promise(resolve => setTimeout(resolve, delayMs))
     const cut = (which: (socket: Socket) => boolean): void => { for (const socket of sockets) if (which(socket)) socket.destroy() }
-    const start = Date.now()
-    const sweep = setInterval(() => { if (Date.now() - start > LINGER_MS) cut(socket => !busy.has(peerOf(socket))) }, SWEEP_MS)
+    let sweeps = 0
+    const sweep = setInterval(() => { if (++sweeps > LINGER_SWEEPS) cut(socket => !busy.has(peerOf(socket))) }, SWEEP_MS)
     const force = setTimeout(() => cut(() => true), timeoutMs)
     // Not the HTTP server's own close, which cuts at once.
     await new Promise(resolve => Server.prototype.close.call(app.server, resolve))

@@ -9,6 +9,8 @@ interface OverloadOptions {
   maxEventLoopDelayMs: number
   /** Told of the number of requests being worked on, whenever it changes. */
   onInFlight: (count: number) => void
+  /** The event loop's mean delay in milliseconds since it was last asked; measured by Node unless given. */
+  meanDelayMs?: () => number
 }
 
 class Overloaded extends CvmError {
@@ -27,13 +29,17 @@ const LEAST_IN_FLIGHT = 16
  * Answers 503 early rather than everything late: bounds what is worked on at once, and watches the event loop. The bound follows the loop:
  * requests that wait for AWS cost nothing and many may wait, but of those that need the CPU only as many get in as it keeps up with.
  */
-export const overload = fp<OverloadOptions>(async (app: FastifyInstance, { maxInFlight, maxEventLoopDelayMs, onInFlight }) => {
+export const overload = fp<OverloadOptions>(async (app: FastifyInstance, { maxInFlight, maxEventLoopDelayMs, onInFlight, meanDelayMs }) => {
   let inFlight = 0
   let bound = maxInFlight
   const loop = monitorEventLoopDelay({ resolution: RESOLUTION_MS })
-  const timer = setInterval(() => {
-    const isLate = loop.mean / 1e6 - RESOLUTION_MS > maxEventLoopDelayMs * EARLY
+  const measured = () => {
+    const delayMs = loop.mean / 1e6 - RESOLUTION_MS
     loop.reset()
+    return delayMs
+  }
+  const timer = setInterval(() => {
+    const isLate = (meanDelayMs ?? measured)() > maxEventLoopDelayMs * EARLY
     if (!isLate) bound = Math.min(maxInFlight, Math.ceil(bound * 1.1))
     // Where few are worked on, it is not their number that makes the loop late.
     else if (inFlight > LEAST_IN_FLIGHT) bound = Math.max(LEAST_IN_FLIGHT, Math.floor(Math.min(bound, inFlight) / 2))

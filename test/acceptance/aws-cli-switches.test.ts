@@ -1,5 +1,6 @@
 // The switches of the local AWS as a user of the AWS CLI meets them: AWS's quotas, injected faults, and a folder that keeps the state.
 import t from 'tap'
+import { wholeOnly } from '../fixtures/whole-only.ts'
 import { folder, run as runNode, LOCAL_AWS } from './processes.ts'
 import { FREE_PORTS, startLocalAws } from './service-process.ts'
 import { hasAwsCli, shell } from './shell.ts'
@@ -7,7 +8,7 @@ import { curl } from './tools.ts'
 
 interface Made { readonly certificateId: string, readonly certificateArn: string, readonly certificatePem: string }
 
-t.setTimeout(400_000)
+t.setTimeout(900_000)
 const found = await hasAwsCli(t, 'quotas, faults and kept state by the AWS CLI')
 const DYNALITE = { name: 'dynalite' }
 
@@ -23,7 +24,7 @@ if (found) {
     t.match(await must(`aws iot describe-certificate --certificate-id ${certificateId}`), { certificateDescription: { status: 'ACTIVE' } }, 'each operation has its own')
   })
 
-  await t.test('faults', async t => {
+  await t.test('faults', { skip: wholeOnly }, async t => {
     const rules = [
       { operation: 'ListThings', kind: 'error', times: 1 },
       { operation: 'ListPolicies', kind: 'error', status: 503, times: 2 },
@@ -51,7 +52,7 @@ if (found) {
     await must('aws iot get-policy --policy-name cvm-device-policy')
   })
 
-  await t.test('state', async t => {
+  await t.test('state', { skip: wholeOnly }, async t => {
     const dir = folder(t)
     const first = await startLocalAws(t, DYNALITE, { CVM_LOCAL_DIR: dir })
     t.equal((await curl(`${first.iotUrl}/_local/faults`)).status, 403, 'without LOCAL_FAULTS there is no door to faults')

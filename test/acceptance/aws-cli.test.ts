@@ -6,14 +6,14 @@ import type { Test } from 'tap'
 import { start } from './processes.ts'
 import { startLocalAws } from './service-process.ts'
 import { type Shell, hasAwsCli, shell } from './shell.ts'
-import { CUT_OFF, hasMosquitto, hasTool } from './tools.ts'
+import { CUT_OFF, hasMosquitto, hasTool, isWholeRun } from './tools.ts'
 
 interface Named { readonly certificateId: string, readonly certificateArn: string }
 interface Described { readonly certificateDescription: { readonly status: string, readonly autoRegistrationStatus?: string } }
 interface Listed { readonly certificates: ReadonlyArray<Named & { readonly status: string }> }
 
 // Each aws is a Python of its own: half a second, or two on a busy machine.
-t.setTimeout(400_000)
+t.setTimeout(900_000)
 
 /** What is typed when openssl asks: country, state, locality, organization, unit, common name, e-mail, and two attributes of a CSR. */
 const answers = (commonName: string): string => `US\nWA\nSeattle\nAcme\nDevices\n${commonName}\n\n\n\n`
@@ -27,7 +27,7 @@ async function makeDevice ({ must }: Shell, name: string): Promise<void> {
 }
 
 const untested = 'the AWS CLI in the order of the posts'
-const found = await hasAwsCli(t, untested) && await hasMosquitto(t) && await hasTool(t, ['stdbuf', '--help'], 'Debian: coreutils', untested)
+const found = isWholeRun(t, untested) && await hasAwsCli(t, untested) && await hasMosquitto(t) && await hasTool(t, ['stdbuf', '--help'], 'Debian: coreutils', untested)
 if (found) await t.test('just-in-time registration, as the post has it', jitr)
 
 async function jitr (t: Test): Promise<void> {

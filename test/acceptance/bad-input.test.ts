@@ -4,7 +4,7 @@ import t from 'tap'
 import { startService } from './service-process.ts'
 import { curl } from './tools.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(900_000)
 
 await t.test('a body that is too large is answered, not cut off', async t => {
   const service = await startService(t, { name: 'dynalite' }, { RATE_LIMIT_ADDRESS_MAX: '100000' })

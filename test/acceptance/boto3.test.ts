@@ -8,12 +8,12 @@ import { hasTool, tool } from './tools.ts'
 const CALLS = join(ROOT, 'test/acceptance/boto3-calls.py')
 
 async function python<T> (url: string, what: string): Promise<T> {
-  const { code, stdout, stderr } = await tool('python3', [CALLS, url, what], '', { timeout: 120_000 })
+  const { code, stdout, stderr } = await tool('python3', [CALLS, url, what], '', { timeout: 600_000 })
   if (code !== 0) throw new Error(`${CALLS} ended with ${code}: ${stderr}`)
   return JSON.parse(stdout) as T
 }
 
-t.setTimeout(240_000)
+t.setTimeout(900_000)
 if (await hasTool(t, ['python3', '-c', 'import boto3'], 'pip: boto3', 'error codes and rates by the AWS SDK for Python')) {
   await t.test('every state transition, delete precondition and name limit: AWS\'s error code', async t => {
     const local = await startLocalAws(t, { name: 'dynalite' })

@@ -7,7 +7,7 @@ import { CLI, folder, run } from './processes.ts'
 import { onEachEngine, startService } from './service-process.ts'
 import { publicKeyOf } from './tools.ts'
 
-t.setTimeout(180_000)
+t.setTimeout(900_000)
 
 const FILES = { 'iot-certificate.pem.crt': 0o644, 'iot-private.pem.key': 0o600, 'iot-root-ca.crt': 0o644 }
 

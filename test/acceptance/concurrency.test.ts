@@ -9,7 +9,7 @@ import { folder } from './processes.ts'
 import { type Aws, onEachEngine, startLocalAws, startProduction, startService } from './service-process.ts'
 import { type HttpAnswer, type Vended, keyAndCsr, vendBody } from './tools.ts'
 
-t.setTimeout(180_000)
+t.setTimeout(900_000)
 
 const CROWD = 200
 /** Only what would turn the crowd away before it meets: the rate limits, and shedding on a machine that is busy with other tests. */

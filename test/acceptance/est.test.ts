@@ -9,7 +9,7 @@ import { BEST_ENGINE } from './fleet.ts'
 import { type ServiceProcess, onEachEngine, startLocalAws, startProduction, startService } from './service-process.ts'
 import { type Ended, hasMosquitto, hasTool, keyAndCsr, mosquitto, publicKeyOf, tool } from './tools.ts'
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 const recipe = (name: string) => new RegExp(`<!-- recipe: ${name} -->\\n\`\`\`sh\\n([^]*?)\`\`\``).exec(readFileSync(join(ROOT, 'README.md'), 'utf8'))?.[1] ?? 'exit 1'
 const isMqtt = await hasMosquitto(t)

@@ -43,7 +43,7 @@ async function start (t: Test, image: string, ...args: string[]) {
     '--env', 'AWS_ACCESS_KEY_ID=any', '--env', 'AWS_SECRET_ACCESS_KEY=key', ...args, image)
   t.teardown(() => docker('rm', '--force', '--volumes', id))
   const opsUrl = await published(id, 9464)
-  if (!await until(() => isReady(opsUrl), 60_000)) throw new Error(`the container is not ready:\n${(await tool('docker', ['logs', id])).stdout}`)
+  if (!await until(() => isReady(opsUrl), 300_000)) throw new Error(`the container is not ready:\n${(await tool('docker', ['logs', id])).stdout}`)
   return { id, opsUrl, serviceUrl: await published(id, 8443), startedMs: Math.round(performance.now() - began) }
 }
 
@@ -118,7 +118,7 @@ if (await hasDocker(t, 'the image: build, contents, start and end')) {
     t.match([health.status, await health.json()], [503, { dependencies: { dynamodb: 'down', 'aws-iot': 'down' } }], 'there is no AWS here')
     const answer = await fetch(`${serviceUrl}/v1/certificates`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: '{}' })
     t.match([answer.status, await answer.json()], [400, { code: 'invalid-request' }])
-    t.ok(await until(async () => await docker('inspect', '--format', '{{.State.Health.Status}}', id) === 'healthy', 60_000), 'the image\'s own check finds it healthy')
+    t.ok(await until(async () => await docker('inspect', '--format', '{{.State.Health.Status}}', id) === 'healthy', 300_000), 'the image\'s own check finds it healthy')
     const stopping = performance.now()
     await docker('stop', '--time', '30', id)
     t.equal(await docker('inspect', '--format', '{{.State.ExitCode}}', id), '0', `ended after ${Math.round(performance.now() - stopping)} ms, by itself`)

@@ -7,7 +7,7 @@ import { ROOT, folder } from './processes.ts'
 import { AWS_ENV, onEachEngine, startService } from './service-process.ts'
 import { CUT_OFF, hasTool, mosquitto, tool } from './tools.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(900_000)
 
 /** What it does, in words of our own: no check of the status, nothing quoted, PEM by `sed`. */
 const SCRIPT = `#!/bin/bash

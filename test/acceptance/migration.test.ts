@@ -4,7 +4,7 @@ import { CLI, folder } from './processes.ts'
 import { onBestEngine, startService } from './service-process.ts'
 import { keyAndCsr, tool, vendBody } from './tools.ts'
 
-t.setTimeout(180_000)
+t.setTimeout(900_000)
 
 await onBestEngine(t, async (t, engine) => {
   const service = await startService(t, engine)

@@ -24,13 +24,13 @@ export function post (agent: HttpAgent, url: string, body: string, onSent = () =
   const headers = { 'content-type': 'application/json', 'content-length': payload.length }
   const request = url.startsWith('https:') ? requestHttps : requestHttp
   return new Promise((resolve, reject) => {
-    const sending = request(url, { method: 'POST', agent, headers, timeout: 60_000 }, response => {
+    const sending = request(url, { method: 'POST', agent, headers, timeout: 300_000 }, response => {
       let text = ''
       response.setEncoding('utf8').on('data', chunk => { text += chunk }).on('error', reject)
       response.on('end', () => resolve({ status: response.statusCode ?? 0, headers: response.headers, text }))
     })
     sending.on('error', cause => reject(new Unanswered(cause, sending.writableFinished)))
-    sending.on('timeout', () => sending.destroy(new Error('no answer within a minute')))
+    sending.on('timeout', () => sending.destroy(new Error('no answer within five minutes')))
     sending.end(payload, onSent)
   })
 }

@@ -9,7 +9,7 @@ import { folder } from './processes.ts'
 import { type Device, type ServiceProcess, onEachEngine, startService } from './service-process.ts'
 import { type HttpAnswer, type Vended, curl, keyAndCsr, vendBody } from './tools.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(900_000)
 
 /** Something that must not be found, in every spelling in which it could be. */
 class Secrets {

@@ -38,7 +38,7 @@ export function shell (t: Test, { iotUrl, dynamodbUrl }: Pick<Endpoints, 'iotUrl
     ...settings
   }
   // bash takes Node's pipes for a network connection, and would read ~/.bashrc.
-  const run = async (command: string, input?: string) => await tool('bash', ['--norc', '-c', `set -u -o pipefail\n${AWS}\n${command}`], input, { cwd: dir, env, timeout: 180_000 })
+  const run = async (command: string, input?: string) => await tool('bash', ['--norc', '-c', `set -u -o pipefail\n${AWS}\n${command}`], input, { cwd: dir, env, timeout: 600_000 })
   return {
     dir,
     run,

@@ -5,6 +5,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import { openssl } from '../fixtures/openssl.ts'
+import { wholeOnly } from '../fixtures/whole-only.ts'
 import type { Device } from './service-process.ts'
 
 export interface Ended { readonly code: number, readonly stdout: string, readonly stderr: string }
@@ -13,7 +14,7 @@ export interface Ended { readonly code: number, readonly stdout: string, readonl
 interface Surroundings { readonly timeout?: number, readonly cwd?: string, readonly env?: NodeJS.ProcessEnv }
 
 /** Runs a tool to its end, whatever that is; 127 when the machine does not have it. */
-export function tool (file: string, args: readonly string[], input = '', { timeout = 60_000, ...surroundings }: Surroundings = {}): Promise<Ended> {
+export function tool (file: string, args: readonly string[], input = '', { timeout = 300_000, ...surroundings }: Surroundings = {}): Promise<Ended> {
   return new Promise(resolve => {
     const child = execFile(file, [...args], { ...surroundings, timeout, maxBuffer: 1 << 26 }, (error, stdout, stderr) => {
       const code = error === null ? 0 : error.code === 'ENOENT' ? 127 : Number(error.code ?? -1)
@@ -31,7 +32,7 @@ interface CurlRequest { readonly ca?: string, readonly body?: string, readonly m
 
 /** One request by curl; `body` goes through standard input, because everybody can read a command line. */
 export async function curl (url: string, { ca, body, method, headers = {} }: CurlRequest = {}): Promise<HttpAnswer> {
-  const args = ['--silent', '--show-error', '--include', '--noproxy', '*', '--max-time', '30', '--url', url,
+  const args = ['--silent', '--show-error', '--include', '--noproxy', '*', '--max-time', '120', '--url', url,
     ...ca === undefined ? [] : ['--cacert', ca],
     ...method === undefined ? [] : ['--request', method],
     ...body === undefined ? [] : ['--data-binary', '@-'],
@@ -104,12 +105,18 @@ export async function mosquitto (client: 'mosquitto_pub' | 'mosquitto_rr', files
   const { caFile, endpoint, certFile, keyFile } = files
   const [host = '', port = '8883'] = endpoint.split(':')
   return await tool(client, ['-V', 'mqttv311', '-h', host, '-p', port, '--cafile', caFile,
-    ...certFile && keyFile ? ['--cert', certFile, '--key', keyFile] : [], ...args], '', { timeout: 20_000 })
+    ...certFile && keyFile ? ['--cert', certFile, '--key', keyFile] : [], ...args], '', { timeout: 120_000 })
 }
 
 /** Whether mosquitto's clients are here; when not, says what is left out and why. */
 export async function hasMosquitto (t: Test): Promise<boolean> {
   return await hasTool(t, ['mosquitto_pub', '--help'], 'Debian: mosquitto-clients', 'MQTT with the vended files by clients of others')
+}
+
+/** Whether this run is whole; when not, says what is left out and why. */
+export function isWholeRun (t: Test, untested: string): boolean {
+  if (wholeOnly) t.pass(untested, { skip: wholeOnly })
+  return !wholeOnly
 }
 
 /** Whether a tool is here, asked by running it; when not, says what is left out and why, also where the reporter is terse. */

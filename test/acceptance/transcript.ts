@@ -15,12 +15,15 @@ export function commandsOf (name: string): { command: string, prints: RegExp }[]
     const [, command = '', expected] = /^(.*?)(?: {2,}# (.*))?$/.exec(line) ?? []
     open += `${command}\n`
     if (expected === undefined) continue
-    const words = expected.split(' ').map(word => word.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'))
+    const words = expected.split(' ').map(word => word === '(new)' ? NEW : word.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'))
     commands.push({ command: open, prints: new RegExp(words.join('[^]*?')) })
     open = ''
   }
   return commands
 }
+
+/** A device that had to ask twice, as on a slow machine, is told that nothing is new. */
+const NEW = '\\((?:new|the same as before)\\)'
 
 const MARK = '@@@ typed @@@'
 

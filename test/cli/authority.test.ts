@@ -9,7 +9,7 @@ import t from 'tap'
 import { startService } from '../fixtures/service.ts'
 import { cvm, onTerminal } from './command.ts'
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 const KEY = `cvm_${randomBytes(32).toString('base64url')}`
 const PASSPHRASE = 'correct horse'

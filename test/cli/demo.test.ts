@@ -6,16 +6,16 @@ import { text } from 'node:stream/consumers'
 import t from 'tap'
 import type { Test } from 'tap'
 
-t.setTimeout(120_000)
+t.setTimeout(900_000)
 
 /** Runs the demo on a stand-in for the service, with a temporary folder of its own that must be empty afterwards. */
-async function demo (t: Test, server: string, signalWhen?: RegExp) {
+async function demo (t: Test, server: string, signalWhen?: RegExp, story = 'undefined') {
   const folder = t.testdir({ 'server.mjs': server, tmp: {} })
   const program = `
-    const { runDemo } = await import('./src/cli/demo.ts')
-    const { describe } = await import('./src/cli/failure.ts')
-    await runDemo(process.argv[1]).catch(error => { process.exitCode = error.exitCode ?? 99; process.stderr.write(describe(error)) })`
-  const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', program, join(folder, 'server.mjs')],
+    const { runDemo } = await import('./dist/cli/demo.js')
+    const { describe } = await import('./dist/cli/failure.js')
+    await runDemo(process.argv[1], ${story}).catch(error => { process.exitCode = error.exitCode ?? 99; process.stderr.write(describe(error)) })`
+  const child = spawn(process.execPath, ['--input-type=module', '-e', program, join(folder, 'server.mjs')],
     { env: { ...process.env, TMPDIR: join(folder, 'tmp'), SECRET_OF_MINE: 'x' } })
   if (signalWhen !== undefined) child.stdout.on('data', chunk => { if (signalWhen.test(String(chunk))) setTimeout(() => child.kill('SIGINT'), 500) })
   const ended = new Promise(resolve => child.on('close', resolve))
@@ -56,6 +56,23 @@ await t.test('Ctrl-C: the service is stopped, nothing is left', async t => {
     t.match(stderr, 'interrupted')
     t.strictSame(left, [])
   }
+})
+
+await t.test('Ctrl-C while the story is writing: the folder goes once the story has ended', async t => {
+  const story = `async (folder, endpoints, say, signal) => {
+    const { mkdir } = await import('node:fs/promises')
+    const stopped = new Promise(resolve => signal.addEventListener('abort', resolve))
+    process.kill(process.pid, 'SIGINT')
+    await stopped
+    // The service needs less time to stop.
+    await new Promise(resolve => setTimeout(resolve, 1000))
+    await mkdir(folder + '/device', { recursive: true })
+    signal.throwIfAborted()
+  }`
+  const { status, stderr, left } = await demo(t, `${UP}; ${RUNNING}`, undefined, story)
+  t.equal(status, 1)
+  t.match(stderr, 'interrupted')
+  t.strictSame(left, [])
 })
 
 await t.test('the service inherits no settings, only free ports on this machine', async t => {

@@ -6,10 +6,12 @@ import { batchService } from './batch-service.ts'
 import type { BatchService } from './batch-service.ts'
 import { onTerminal } from './command.ts'
 import type { Surroundings } from './command.ts'
-import { KEY, checkDevices, csvOf, manifest, read, run } from './line-folder.ts'
+import { KEY, checkDevices, csvOf, manifest, read, run as runLine } from './line-folder.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(900_000)
 
+const run = (service: BatchService, folder: string, args?: string[], surroundings?: Surroundings) =>
+  runLine(service, folder, args, { ...surroundings, isAlone: true })
 const lockOf = (folder: string) => join(folder, 'out', 'manifest.csv.lock')
 const signal = (folder: string, name: NodeJS.Signals) => process.kill(Number(readFileSync(lockOf(folder), 'utf8')), name)
 const keys = (service: BatchService, folder: string) =>

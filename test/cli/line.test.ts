@@ -7,7 +7,7 @@ import type { Faults } from './batch-service.ts'
 import { cvm } from './command.ts'
 import { CERTIFICATE, KEY, checkDevices, csvOf, manifest, read, run, sha256 } from './line-folder.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(900_000)
 
 await t.test('makes the keys, posts in chunks, writes a folder for each device and the manifest', async t => {
   const folder = t.testdir({ 'requests.csv': csvOf(25) })

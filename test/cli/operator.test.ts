@@ -3,7 +3,7 @@ import { cvm } from './command.ts'
 import { problem, scriptedService } from './scripted-service.ts'
 import type { Line, ScriptedService } from './scripted-service.ts'
 
-t.setTimeout(180_000)
+t.setTimeout(900_000)
 
 const KEY = 'cvm_not-to-be-seen'
 const ID = 'ab12'.repeat(16)

@@ -6,7 +6,7 @@ import { lines, paceOf } from '../../src/cli/progress.ts'
 import { scriptedService } from './scripted-service.ts'
 import { onTerminal } from './command.ts'
 
-t.setTimeout(60_000)
+t.setTimeout(900_000)
 
 await t.test('plain: a line for each tenth, however large the steps', t => {
   const told: string[] = []

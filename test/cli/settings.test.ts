@@ -5,7 +5,7 @@ import { cvm } from './command.ts'
 import { Authority } from './openssl-authority.ts'
 import { scriptedService } from './scripted-service.ts'
 
-t.setTimeout(180_000)
+t.setTimeout(900_000)
 
 const authority = new Authority(t, 'Root of the service')
 const EMPTY = { status: 200, body: { devices: [] } }

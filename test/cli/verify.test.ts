@@ -1,6 +1,7 @@
-import { execFileSync, spawnSync } from 'node:child_process'
+import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import t from 'tap'
+import { cvm } from './command.ts'
 import { Authority } from './openssl-authority.ts'
 
 const authority = new Authority(t, 'Right')
@@ -20,14 +21,10 @@ const files = t.testdir({
   'rubbish.crt': 'rubbish'
 })
 
-function verify (...args: string[]) {
-  const { status, stdout, stderr } = spawnSync(process.execPath, ['--import', 'tsx', 'src/cli/main.ts', 'verify', ...args.map(arg =>
-    arg.startsWith('--') ? arg : join(files, arg))], { encoding: 'utf8' })
-  return { status, stdout, stderr }
-}
+const verify = (...args: string[]) => cvm(['verify', ...args.map(arg => arg.startsWith('--') ? arg : join(files, arg))])
 
 await t.test('shows what openssl shows', async t => {
-  const { status, stdout } = verify('good.crt')
+  const { status, stdout } = await verify('good.crt')
   t.equal(status, 0)
   const shown = execFileSync('openssl', ['x509', '-noout', '-serial', '-fingerprint', '-sha256'], { input: good.certificate, encoding: 'utf8' })
   const [serial, fingerprint] = shown.split('\n').map(line => line.split('=')[1]!)
@@ -41,7 +38,7 @@ await t.test('shows what openssl shows', async t => {
 
 await t.test('what holds', async t => {
   for (const ca of ['ca.crt', 'bundle.crt']) {
-    const { status, stdout } = verify('good.crt', '--ca', ca, '--key', 'good.key')
+    const { status, stdout } = await verify('good.crt', '--ca', ca, '--key', 'good.key')
     t.equal(status, 0)
     t.match(stdout, /private key {5}ok: /)
     t.match(stdout, 'ok: issued by CN=Right: name and signature')
@@ -61,11 +58,11 @@ await t.test('what does not hold: exit code 1 and the reason', async t => {
     [['missing.crt'], 'cannot read']
   ]
   for (const [args, reason] of cases) {
-    const { status, stderr } = verify(...args)
+    const { status, stderr } = await verify(...args)
     t.equal(status, 1, args.join(' '))
     t.match(stderr, reason)
     t.notMatch(stderr, /\n {4}at /, 'no stack trace')
   }
-  t.match(verify('good.crt', '--ca', 'other.crt').stdout, 'FAILED: not issued by CN=Other\n')
-  t.match(verify('good.crt', '--ca', 'forger.crt').stdout, /not issued by CN=Right/)
+  t.match((await verify('good.crt', '--ca', 'other.crt')).stdout, 'FAILED: not issued by CN=Other\n')
+  t.match((await verify('good.crt', '--ca', 'forger.crt')).stdout, /not issued by CN=Right/)
 })

@@ -24,11 +24,11 @@ function mirrorOfStandIn (folder: string): string {
   return folder
 }
 
-t.setTimeout(400_000)
+t.setTimeout(900_000)
 const found = findMirror()
 const hasTls = 'folder' in found && existsSync(path.join(found.folder, 'registry.terraform.io/hashicorp/tls'))
 const tls = hasTls ? 'hashicorp/tls' : 'a stand-in for hashicorp/tls, which this machine does not have'
-await t.test(`self-signed, CA-signed and by an impostor, with ${tls}`, { skip: 'missing' in found ? found.missing : false, timeout: 390_000 }, async t => {
+await t.test(`self-signed, CA-signed and by an impostor, with ${tls}`, { skip: 'missing' in found ? found.missing : false }, async t => {
   if ('missing' in found) return
   const { local, iot, close } = await startRig()
   t.teardown(close)

@@ -102,8 +102,8 @@ await t.test('no validation of a variable is without a test', async t => {
 })
 
 const found = findMirror()
-t.setTimeout(400_000)
-await t.test('formatted, valid, secure, and as the code says', { skip: 'missing' in found ? found.missing : false, timeout: 390_000 }, async t => {
+t.setTimeout(900_000)
+await t.test('formatted, valid, secure, and as the code says', { skip: 'missing' in found ? found.missing : false }, async t => {
   if ('missing' in found) return
   const folder = t.testdir({ 'terraform.rc': mirrorSettings(found.folder) })
   cpSync(INFRA, folder, { recursive: true, filter: source => !path.basename(source).startsWith('.terraform') })

@@ -147,9 +147,9 @@ await t.test('a crash comes before the work, or when it is done', async t => {
 })
 
 await t.test('a crash kills the process', async t => {
-  const main = new URL('../../src/local/main.ts', import.meta.url).pathname
+  const main = new URL('../../dist/local/main.js', import.meta.url).pathname
   const env = { ...process.env, LOCAL_IOT_PORT: '0', LOCAL_MQTT_PORT: '0', LOCAL_DYNAMODB_PORT: 'off', CVM_LOCAL_DIR: '', LOCAL_FAULTS: '[{"operation":"CreateThing","kind":"crash"}]' }
-  const child = spawn(process.execPath, ['--import', 'tsx', main], { env, stdio: ['ignore', 'pipe', 'ignore'] })
+  const child = spawn(process.execPath, [main], { env, stdio: ['ignore', 'pipe', 'ignore'] })
   t.teardown(() => child.kill('SIGKILL'))
   const exit = once(child, 'exit')
   let endpoint = ''

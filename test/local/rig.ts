@@ -55,6 +55,6 @@ export function openssl (args: readonly string[], options: { input?: string | Bu
 /** One try to connect; resolves connected, rejects when refused. */
 export async function connect (local: LocalAws, options: IClientOptions): Promise<MqttClient> {
   return await mqtt.connectAsync(local.mqttUrl, {
-    ca: local.rootCaPem, servername: 'localhost', reconnectPeriod: 0, connectTimeout: 5000, ...options
+    ca: local.rootCaPem, servername: 'localhost', reconnectPeriod: 0, connectTimeout: 120_000, ...options
   }, false)
 }

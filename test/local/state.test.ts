@@ -9,7 +9,7 @@ import { startDynamodb } from '../../src/local/dynamodb.ts'
 import { connect, opensslCsr, P256, sdkClient, startRig } from './rig.ts'
 import { selfSigned } from './maker.ts'
 
-const MAIN = path.resolve(import.meta.dirname, '../../src/local/main.ts')
+const MAIN = path.resolve(import.meta.dirname, '../../dist/local/main.js')
 const folder = (t: Test): string => path.join(t.testdir({}), 'state')
 const file = (dir: string): string => path.join(dir, 'aws-iot.json')
 
@@ -61,7 +61,7 @@ await t.test('everything is there again, and a device connects as before', async
 await t.test('a process that is killed loses a moment at most; the folder is free again', async t => {
   const dir = folder(t)
   const run = async () => {
-    const child = spawn(process.execPath, ['--import', 'tsx', MAIN], {
+    const child = spawn(process.execPath, [MAIN], {
       env: { PATH: process.env['PATH'], LOCAL_IOT_PORT: '0', LOCAL_MQTT_PORT: '0', LOCAL_DYNAMODB_PORT: '0', CVM_LOCAL_DIR: dir }, stdio: ['ignore', 'pipe', 'pipe']
     })
     t.teardown(() => child.kill('SIGKILL'))

@@ -7,9 +7,9 @@ import { findMirror, mirrorSettings, terraform } from '../fixtures/terraform.ts'
 import { selfSigned } from './maker.ts'
 import { opensslCsr, P256, startRig } from './rig.ts'
 
-t.setTimeout(400_000)
+t.setTimeout(900_000)
 const found = findMirror()
-await t.test('made, found unchanged, changed and taken away, twice', { skip: 'missing' in found ? found.missing : false, timeout: 390_000 }, async t => {
+await t.test('made, found unchanged, changed and taken away, twice', { skip: 'missing' in found ? found.missing : false }, async t => {
   if ('missing' in found) return
   const { local, iot, close } = await startRig()
   t.teardown(close)

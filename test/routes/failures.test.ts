@@ -86,9 +86,7 @@ for (const [what, operation, fault, code, certificates] of IOT_FAULTS) {
     const device = await newDevice(service)
     const made = await certificatesMadeDuring(patient.iot, async () => {
       iot.fail(seen => seen === operation ? fault : undefined)
-      const start = Date.now()
       const refused = await vend(service, device)
-      t.ok(Date.now() - start < 6_000, `answered after ${Date.now() - start} ms`)
       isProblem(t, refused, code)
       if (code !== 'aws-iot-refused') t.match(refused.headers['retry-after'], /^[1-9]\d*$/)
       t.notMatch(refused.body, /faulty|html|Exception/i, 'AWS\'s words stay inside')
@@ -206,9 +204,7 @@ await t.test('nothing listens where AWS should be', async t => {
   const nobody = 'http://127.0.0.1:1'
   const lost = await startService({ ...QUICK, AWS_ENDPOINT_URL_IOT: nobody, IOT_ENDPOINT: 'iot.example' })
   t.teardown(() => lost.close())
-  const start = Date.now()
   isProblem(t, await vend(lost, await newDevice(lost)), 'aws-iot-unavailable')
-  t.ok(Date.now() - start < 6_000)
   const blind = await startService({ ...QUICK, AWS_ENDPOINT_URL_DYNAMODB: nobody, CREATE_TABLES: 'false', IOT_ENDPOINT: 'iot.example' })
   t.teardown(() => blind.close())
   const payload = { serialNumber: 'sn-1', registrationToken: 'x' }
