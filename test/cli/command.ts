@@ -39,11 +39,12 @@ function hosted (args: string[], env: Record<string, string | undefined>): Promi
     // It must not keep the test from ending, but for an answer.
     host.ref()
     host.channel?.ref()
-    const answer = once(host, 'message')
-    const died = once(host, 'exit').then(([code, signal]) => { throw new Error(`cvm ${args.join(' ')} ended its process: ${signal ?? code}`) })
-    died.catch(() => {})
+    const over = new AbortController()
+    const died = once(host, 'exit', over).then(([code, signal]) => { throw new Error(`cvm ${args.join(' ')} ended its process: ${signal ?? code}`) })
+    const answered = once(host, 'message', over)
+    for (const promise of [died, answered]) promise.catch(() => {})
     host.send({ args, env })
-    const [ended] = await Promise.race([answer, died]) as [Ended]
+    const [ended] = await Promise.race([answered, died]).finally(() => over.abort()) as [Ended]
     host.unref()
     host.channel?.unref()
     return ended
