@@ -27,8 +27,8 @@ export const SERVER = join(ROOT, 'dist/server.js')
 export const LOCAL_AWS = join(ROOT, 'dist/local/main.js')
 export const CLI = join(ROOT, 'dist/cli/main.js')
 
-const PATIENCE_MS = 60_000
-const STOP_MS = 20_000
+const PATIENCE_MS = 300_000
+const STOP_MS = 60_000
 const alive = new Set<ChildProcess>()
 const folders = new Set<string>()
 
