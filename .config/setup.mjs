@@ -21,6 +21,10 @@ once('dist/.cvm-built', hashOf([...filesIn(join(root, 'src')), join(root, 'tscon
   rmSync(join(root, 'dist'), { recursive: true, force: true })
   run(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', '.config/tsconfig.build.json'])
 })
+if (process.argv.includes('--tests')) {
+  once('node_modules/.cvm-tap-built', lock + hashOf([join(root, '.taprc')]), "building tap's plugins", () =>
+    run(process.execPath, [join(root, 'node_modules/tap/dist/esm/run.mjs'), 'build']))
+}
 
 function once (marker, wanted, what, work) {
   const file = join(root, marker)

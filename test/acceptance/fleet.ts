@@ -2,6 +2,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Test } from 'tap'
+import { DYNAMODB_LOCAL_URL } from '../fixtures/dynamodb-local.ts'
 import { type Decider, startAwsProxy } from './aws-proxy.ts'
 import { SERVER } from './processes.ts'
 import { type Engine, type LocalAws, startLocalAws, startProduction } from './service-process.ts'
@@ -26,10 +27,8 @@ export interface Fleet {
   readonly ask: (path: string, body?: object, of?: Replica) => Promise<unknown>
 }
 
-const DYNAMODB_LOCAL = process.env['TEST_DYNAMODB_LOCAL_URL']
-
 /** DynamoDB Local where there is one, because it is Amazon's own; else dynalite. */
-export const BEST_ENGINE: Engine = DYNAMODB_LOCAL ? { name: 'DynamoDB Local', url: DYNAMODB_LOCAL } : { name: 'dynalite' }
+export const BEST_ENGINE: Engine = DYNAMODB_LOCAL_URL ? { name: 'DynamoDB Local', url: DYNAMODB_LOCAL_URL } : { name: 'dynalite' }
 
 /** Times small enough for a test. */
 const TIMES = { CLAIM_LIFETIME_MS: 4_000, VEND_DEADLINE_MS: 3_500, RECONCILE_INTERVAL_MS: 1_000, AWS_CALL_TIMEOUT_MS: 2_000 }

@@ -7,6 +7,7 @@ import { DeleteTableCommand, DynamoDBClient, PutItemCommand, paginateScan } from
 import { type Certificate, IoTClient, paginateListCertificates } from '@aws-sdk/client-iot'
 import { IoTDataPlaneClient } from '@aws-sdk/client-iot-data-plane'
 import type { Test } from 'tap'
+import { DYNAMODB_LOCAL_URL } from '../fixtures/dynamodb-local.ts'
 import { LOCAL_AWS, type RunningProcess, SERVER, folder, start } from './processes.ts'
 
 /** A DynamoDB to run a story on; without a url the service starts dynalite. */
@@ -40,8 +41,6 @@ export interface ServiceProcess extends Endpoints, RunningProcess, Aws {
   readonly rootCa: string
 }
 
-const DYNAMODB_LOCAL = process.env['TEST_DYNAMODB_LOCAL_URL']
-
 /** Any key gets into the local AWS, but the SDKs want one. */
 export const AWS_ENV = { AWS_ACCESS_KEY_ID: 'test', AWS_SECRET_ACCESS_KEY: 'test', AWS_REGION: 'us-east-1' }
 const AWS_CLIENT = { region: AWS_ENV.AWS_REGION, credentials: { accessKeyId: 'test', secretAccessKey: 'test' } }
@@ -52,11 +51,11 @@ export const FREE_PORTS = { PORT: '0', OPS_PORT: '0', LOCAL_IOT_PORT: '0', LOCAL
 const PATIENT = { MAX_EVENT_LOOP_DELAY_MS: '600000', AWS_CALL_TIMEOUT_MS: '60000', SHUTDOWN_TIMEOUT_MS: '600000' }
 
 /** The engines of this machine: dynalite always, DynamoDB Local where `npm test` found or was told one. */
-const ENGINES: readonly Engine[] = [{ name: 'dynalite' }, ...DYNAMODB_LOCAL ? [{ name: 'DynamoDB Local', url: DYNAMODB_LOCAL }] : []]
+const ENGINES: readonly Engine[] = [{ name: 'dynalite' }, ...DYNAMODB_LOCAL_URL ? [{ name: 'DynamoDB Local', url: DYNAMODB_LOCAL_URL }] : []]
 
 /** Tells a story once on each engine. */
 export async function onEachEngine (t: Test, story: (t: Test, engine: Engine) => Promise<void>): Promise<void> {
-  if (!DYNAMODB_LOCAL) t.comment('not tested on DynamoDB Local: TEST_DYNAMODB_LOCAL_URL is not set')
+  if (!DYNAMODB_LOCAL_URL) t.comment('not tested on DynamoDB Local, because npm test could not start one')
   for (const engine of ENGINES) await t.test(`on ${engine.name}`, async t => await story(t, engine))
 }
 
@@ -141,7 +140,7 @@ function aws (t: Test, { dynamodbUrl, iotUrl }: Pick<Endpoints, 'dynamodbUrl' | 
   const iotData = new IoTDataPlaneClient({ ...AWS_CLIENT, endpoint: iotUrl })
   t.teardown(async () => {
     // An engine that serves other tests too must not keep our table; one that has gone with the service has none.
-    if (dynamodbUrl === DYNAMODB_LOCAL) await dynamodb.send(new DeleteTableCommand({ TableName: tableName })).catch(() => {})
+    if (dynamodbUrl === DYNAMODB_LOCAL_URL) await dynamodb.send(new DeleteTableCommand({ TableName: tableName })).catch(() => {})
     dynamodb.destroy()
     iot.destroy()
     iotData.destroy()

@@ -1,8 +1,9 @@
 import { GenericContainer, Wait } from 'testcontainers'
+import { DYNAMODB_LOCAL_URL } from '../fixtures/dynamodb-local.ts'
 
 /** DynamoDB Local, of its own or the one that `TEST_DYNAMODB_LOCAL_URL` names; why there is none. */
 export async function dynamodbLocal (): Promise<{ url: string, stop: () => Promise<unknown> } | string> {
-  const url = process.env['TEST_DYNAMODB_LOCAL_URL']
+  const url = DYNAMODB_LOCAL_URL
   if (url) return { url, stop: async () => {} }
   process.env['TESTCONTAINERS_RYUK_DISABLED'] ??= 'true'
   try {
