@@ -1,5 +1,5 @@
 // What requests cost in calls and request units: counted here, and the README's table.
-// To renew it after a change, with a DynamoDB Local: UPDATE_README=1 TEST_DYNAMODB_LOCAL_URL=http://127.0.0.1:8000 npx tap test/cost.test.ts
+// To renew it after a change, with a DynamoDB Local: UPDATE_README=1 TEST_DYNAMODB_LOCAL_URL=http://127.0.0.1:8000 npm test -- test/cost.test.ts
 import { randomUUID } from 'node:crypto'
 import { CreateTableCommand, DeleteTableCommand, PutItemCommand, type PutItemCommandInput } from '@aws-sdk/client-dynamodb'
 import t from 'tap'

@@ -1,5 +1,5 @@
 // The README's tables are the code's: each is made here from what the code says, and must stand in the README word for word.
-// To renew them after a change: UPDATE_README=1 npx tap test/readme.test.ts
+// To renew them after a change: UPDATE_README=1 npm test -- test/readme.test.ts
 import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { ERRORS } from '../src/errors.ts'

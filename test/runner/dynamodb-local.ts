@@ -11,7 +11,8 @@ const runner = Number(process.argv[2])
 try {
   if (!hasReaper()) process.env['TESTCONTAINERS_RYUK_DISABLED'] = 'true'
   const command = ['-Xmx256m', '-jar', 'DynamoDBLocal.jar', '-inMemory', '-sharedDb']
-  const container = await new GenericContainer(IMAGE).withCommand(command).withExposedPorts(8000).withWaitStrategy(Wait.forListeningPorts()).start()
+  const image = new GenericContainer(IMAGE).withCommand(command).withExposedPorts(8000).withWaitStrategy(Wait.forListeningPorts())
+  const container = await image.start()
   say({ url: `http://${container.getHost()}:${container.getMappedPort(8000)}` })
   while (isAlive()) await delay(LOOK_MS)
   await container.stop()
