@@ -7,6 +7,7 @@ import t, { type Test } from 'tap'
 import { hasTool, tool } from './acceptance/tools.ts'
 import { API_KEYS, ask } from './fixtures/api-keys.ts'
 import { type Fault, startFaultyProxy } from './fixtures/faulty-proxy.ts'
+import { isWhole } from './fixtures/proof-size.ts'
 import { readme } from './fixtures/readme.ts'
 import { startService } from './fixtures/service.ts'
 import { P256, opensslCsr } from './local/rig.ts'
@@ -70,13 +71,13 @@ for (const shell of SHELLS) {
 const cells = Object.entries(CALLS).flatMap(([recipe, calls]) =>
   calls.flatMap(call => FAULTS.map(fault => ({ recipe: recipe as Recipe, call, fault }))))
 const cuts = SHELLS.flatMap(shell => cells.map(cell => ({ ...cell, shell })))
-// Each call loses its answer once, and meets one of the other faults; TEST_EVERY_CUT=1 has all of them in each shell.
+// Each call loses its answer once, and meets one of the other faults; a whole run has all of them in each shell.
 const few = cells.flatMap((cell, n) => {
   const call = Math.floor(n / FAULTS.length)
   const isTaken = cell.fault === 'lost answer' || cell.fault === FAULTS[[0, 2, 3][call % 3] ?? 0]
   return isTaken ? { ...cell, shell: SHELLS[(n + call) % SHELLS.length] ?? 'bash' } : []
 })
-const sample = process.env['TEST_EVERY_CUT'] ? cuts : few
+const sample = isWhole ? cuts : few
 
 await t.test(`a call is cut: ${sample.length} of ${cuts.length} cases`, async t => {
   t.same([...new Set(sample.map(({ shell }) => shell))].sort(), SHELLS, 'in each shell')
