@@ -9,7 +9,7 @@ import { total } from '../fixtures/scrape.ts'
 import { startService } from '../fixtures/service.ts'
 import { makeCsr } from '../../src/x509/request.ts'
 import { csrFor, newKey, vend } from '../fixtures/vending.ts'
-import { CN, ECDSA_SHA256, hex, name, pemOf, requestInfo, tlv, utf8 } from '../x509/handmade.ts'
+import { CN, ECDSA_SHA256, handmadeCsr, hex, name, pemOf, requestInfo, tlv, utf8 } from '../x509/handmade.ts'
 
 const service = await startService({ RATE_LIMIT_SERIAL_MAX: '1000', RATE_LIMIT_ADDRESS_MAX: '100000' })
 t.teardown(service.close)
@@ -100,6 +100,15 @@ await t.test('a CSR whose signature was repaired: the proof is over what the dev
   const renewed = await renew(device, csr)
   t.equal(renewed.statusCode, 201, renewed.body)
   t.ok(await total(service, 'cvm_signatures_repaired_total', { what: 'csr', kind: 'raw' }) > 0)
+})
+
+await t.test('an untidy CSR renews: NULL parameters (mbedTLS 2.28.3), version 2 (wolfSSL), CRLF', async t => {
+  const device = await vended()
+  const subject = name([CN, utf8(device.serialNumber)])
+  const algorithm = tlv(0x30, tlv(0x06, hex('2a8648ce3d040302')), tlv(0x05))
+  const csr = handmadeCsr(newKey(), { version: tlv(0x02, hex('02')), subject, algorithm }).replaceAll('\n', '\r\n')
+  const renewed = await renew(device, csr)
+  t.equal(renewed.statusCode, 201, renewed.body)
 })
 
 /** The same proof, signed anew in DER. */
