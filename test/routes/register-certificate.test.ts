@@ -13,6 +13,8 @@ import { auditedBy, startService } from '../fixtures/service.ts'
 import { csrFor, vend } from '../fixtures/vending.ts'
 import { CustomerCa, type Leaf } from '../local/ca-rig.ts'
 import { P256, connect, opensslCsr } from '../local/rig.ts'
+import { DAY, certificatePem, commonName, freshKey, authority as madeAuthority } from '../x509/handmade-certificate.ts'
+import { hex, tlv } from '../x509/handmade.ts'
 
 const file = join(mkdtempSync(join(tmpdir(), 'products-')), 'products.json')
 writeFileSync(file, JSON.stringify([
@@ -66,6 +68,32 @@ await t.test('one that an authority signed becomes the device\'s, ACTIVE and bou
   t.match((await ask(service, 'GET', `/v1/devices/${serialNumber}`)).json(), { state: 'ACTIVE', certificateId: leaf.id, way: 'registered', caCertificateId })
   t.equal((await ask(service, 'GET', `/v1/certificates/${leaf.id}`)).json().serialNumber, serialNumber)
   isProblem(t, await vend(service, { serialNumber, registrationToken, certificateSigningRequest: csrFor(serialNumber) }), 'already-vended')
+})
+
+await t.test('certificates whose ECDSA signatures have NULL parameters (mbedTLS 2.28.3): authority, verification, device and self-signed', async t => {
+  const algorithm = tlv(0x30, tlv(0x06, hex('2a8648ce3d040302')), tlv(0x05))
+  const dates = { notBefore: Date.now() - DAY, notAfter: Date.now() + DAY }
+  const mbed = madeAuthority(commonName('Mbed CA'), { algorithm, ...dates })
+  const code = await ask(service, 'GET', '/v1/authorities/registration-code').then(answer => answer.json().registrationCode as string)
+  const verificationCertificatePem = certificatePem(freshKey(), mbed, { subject: commonName(code), algorithm, ...dates })
+  const wish = { caCertificatePem: mbed.pem, verificationCertificatePem, status: 'ACTIVE', whenCrlUnavailable: 'accept' }
+  const registered = await ask(service, 'POST', '/v1/authorities', wish)
+  t.equal(registered.statusCode, 201, registered.body)
+
+  const device = await service.register()
+  const key = freshKey()
+  const leaf = certificatePem(key, mbed, { subject: commonName(device.serialNumber), algorithm, ...dates })
+  const answer = await register({ serialNumber: device.serialNumber, certificatePem: leaf + mbed.pem })
+  t.equal(answer.statusCode, 201, answer.body)
+  const client = await connect(service.aws, { clientId: device.serialNumber, key, cert: leaf + mbed.pem })
+  await client.endAsync()
+
+  const own = await service.register({ product: 'own' })
+  const ownKey = freshKey()
+  const subject = commonName(own.serialNumber)
+  const selfSigned = certificatePem(ownKey, { key: ownKey, subject }, { subject, algorithm, ...dates })
+  const taken = await register({ serialNumber: own.serialNumber, certificatePem: selfSigned })
+  t.equal(taken.statusCode, 201, taken.body)
 })
 
 await t.test('a PEM text, an array, and lines', async t => {
