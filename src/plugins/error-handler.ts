@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
+import { Readable } from 'node:stream'
 import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply, FastifyRequest, HTTPMethods, RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import { CvmError, ERRORS, type ErrorCode } from '../errors.ts'
@@ -16,7 +17,14 @@ const COME_BACK_MS = 2_000
 const BEARABLE_BYTES = 1_048_576
 
 /** An answer that is no problem document. */
-interface PlainAnswer { status: number, type: string, text: string, challenge?: string }
+interface PlainAnswer {
+  status: number
+  type: string
+  text: string
+  challenge?: string
+  /** Whether the text goes out in a chunk, without a length. */
+  isChunked?: boolean
+}
 
 interface ErrorHandlerOptions {
   /** Told of every failure that is answered. */
@@ -91,6 +99,7 @@ function send (request: FastifyRequest, reply: FastifyReply, error: CvmError) {
   reply.header('cache-control', 'no-store')
   const plain = request.routeOptions.config?.answerFailure?.(error, request)
   if (plain?.challenge) reply.header('www-authenticate', plain.challenge)
+  if (plain?.isChunked) return reply.code(plain.status).type(plain.type).send(Readable.from([plain.text]))
   if (plain) return reply.code(plain.status).type(plain.type).serializer(String).send(plain.text)
   // RFC 9110 wants a challenge with every 401; a device's token travels in the body, so its scheme is our own.
   if (status === 401) reply.header('www-authenticate', `${error.code === 'unauthenticated' ? 'Bearer' : 'RegistrationToken'} realm="cvm"`)

@@ -22,7 +22,8 @@ const COLON = 'The user name of HTTP Basic ends at the first ":" (RFC 7617), so 
 
 /**
  * Plain text for people (RFC 7030 section 4.2.3), with the code for programs. The challenge to a request without credentials has no body:
- * BouncyCastle 1.80 sends the request again without reading one, and fails where there is one.
+ * BouncyCastle 1.80 sends the request again without reading one, and fails where there is one. It does the same with what is pending,
+ * unless the text has no length that it could miss.
  */
 export function answerFailure (error: CvmError, { headers, enrollee }: FastifyRequest) {
   const { status, remedy } = ERRORS[error.code]
@@ -30,9 +31,11 @@ export function answerFailure (error: CvmError, { headers, enrollee }: FastifyRe
   const isOfCertificate = error.code === 'device-not-authorized' && enrollee?.certificateId !== undefined
   const hint = error.code === 'device-not-authorized' ? hintOf(headers.authorization) : undefined
   const told = isOfCertificate ? OF_CERTIFICATE : REMEDIES[error.code] ?? remedy
+  const isPending = PENDING.includes(error.code)
   const isChallenge = status === 401 && headers.authorization === undefined && !isOfCertificate
   return {
-    status: PENDING.includes(error.code) ? 202 : status,
+    status: isPending ? 202 : status,
+    isChunked: isPending,
     type: 'text/plain; charset=utf-8',
     text: isChallenge ? '' : [error.message, told, hint, `(${code})\n`].filter(Boolean).join('\n'),
     ...status === 401 && { challenge: 'Basic realm="cvm"' }
