@@ -125,10 +125,12 @@ export class DynamoDbRenewals implements Renewals {
     return this.#rows.change({
       serialNumber: device.serialNumber,
       condition: all(renewalAsSeen(device), 'NOT renewal.phase = :swapping'),
-      update: 'SET #history = :history, usedProofs = :usedProofs REMOVE renewal' + (certificateId ? ' ADD retiring :abandoned' : ''),
+      // Due at once: what was made is to be ended, and an operator may have activated it since.
+      update: 'SET #history = :history, usedProofs = :usedProofs, claimExpiresAt = :now REMOVE renewal' + (certificateId ? ' ADD retiring :abandoned' : ''),
       values: {
         ...renewalSeen(device),
         ':swapping': 'swapping',
+        ':now': author.now,
         ':usedProofs': usedProofsLeft(device),
         ':history': story(device, author, 'renewal-abandoned', certificateId ? { certificateId } : {}),
         ...(certificateId && { ':abandoned': new Set([certificateId]) })

@@ -1,7 +1,7 @@
 import { CvmError } from '../errors.ts'
 import type { Renewed, RenewDeps } from './renew.ts'
 import { type JwsProof, verifyProof } from './renewal-proof.ts'
-import { mustBeActive, swap } from './swap.ts'
+import { giveUp, mustBeActive, swap } from './swap.ts'
 
 /** What a device asks for that has stored the certificate of its renewal. */
 export interface ConfirmRequest {
@@ -26,7 +26,8 @@ export async function confirm ({ serialNumber, proof, requestId }: ConfirmReques
   mustBeActive(device)
   const { renewal, product } = device
   if (device.certificate?.certificateId === certificate.certificateId) return { outcome: 'replayed', certificate, product }
-  if (renewal?.phase === 'issued' && renewal.expiresAt <= deps.now()) throw new CvmError('renewal-gone')
-  await swap(device, requestId, deps)
+  const isLate = renewal?.phase === 'issued' && renewal.expiresAt <= deps.now()
+  const then = isLate ? await giveUp(device, 'The renewal was not confirmed in time. The certificate before it is in force.', requestId, deps) : device
+  if (then.certificate?.certificateId !== certificate.certificateId) await swap(then, requestId, deps)
   return { outcome: 'renewed', certificate, product }
 }

@@ -34,6 +34,6 @@ export interface Renewals {
   /** `swapping` with the certificate seen → that is the device's; the one before joins `retiring`. With `despiteWish` also despite one. */
   commit (device: Device, despiteWish: boolean, author: Author): Promise<WriteResult>
 
-  /** A renewal seen that is not `swapping` → none; what it had made, which was never ACTIVE, joins `retiring`. */
+  /** A renewal seen that is not `swapping` → none, due for reconcile at once; its certificate joins `retiring`. */
   abandon (device: Device, author: Author): Promise<WriteResult>
 }

@@ -25,16 +25,17 @@ const TRIES = 5
  * Puts the certificate of a renewal in the place of the device's: all that may fail first, while the working one works; then the intent;
  * then the one before REVOKED and the new one ACTIVE, never both ACTIVE; then the registry. From the intent on it is only ever finished,
  * by whoever comes: the device's request again, another replica, reconcile. The device as it is then.
- * Raises `CvmError`: `renewal-gone` where AWS IoT has the new certificate no more, the refusals of {@link mustBeActive}, or what the
- * ports raise.
+ * Throws `CvmError`: `renewal-gone` where AWS IoT has ended the new certificate and the registry has given the renewal up, the refusals
+ * of {@link mustBeActive}, or what the ports throw.
  */
 export async function swap (seen: Device, requestId: string, deps: SwapDeps): Promise<Device> {
   const { renewals, controlPlane } = deps
   const signal = deps.deadline()
   const author = () => ({ now: deps.now(), requestId })
   const certificate = newOf(seen)
-  if (seen.renewal?.phase === 'issued') await prepare(seen, requestId, signal, deps)
-  const device = await intend(seen, certificate, requestId, deps)
+  const prepared = seen.renewal?.phase === 'issued' ? await prepare(seen, requestId, signal, deps) : seen
+  if (prepared.certificate?.certificateId === certificate.certificateId) return prepared
+  const device = await intend(prepared, certificate, requestId, deps)
   if (device.certificate?.certificateId === certificate.certificateId) return device
   await Promise.all(endings(device).map(id => controlPlane.revoke(id, signal)))
   const isUsable = await activate(certificate, signal, controlPlane)
@@ -69,16 +70,36 @@ function endings ({ certificate, retiring }: Device): string[] {
   return [...certificate ? [certificate.certificateId] : [], ...retiring]
 }
 
-async function prepare (device: Device, requestId: string, signal: AbortSignal, deps: SwapDeps): Promise<void> {
-  const { renewals, controlPlane, products, now } = deps
+/**
+ * Binds the new certificate; the device as it is then. An ACTIVE certificate is bound too: another worker has promoted it since the row
+ * was read, or somebody activated it past this service, and the device holds its key.
+ */
+async function prepare (device: Device, requestId: string, signal: AbortSignal, deps: SwapDeps): Promise<Device> {
+  const { controlPlane, products } = deps
   const { certificateId, certificateArn, thingName } = newOf(device)
   const { policyName } = productOf(device, products)
   const known = await controlPlane.describe(certificateId, signal)
-  if (known?.status !== 'INACTIVE') {
-    await renewals.abandon(device, { now: now(), requestId })
-    throw new CvmError('renewal-gone', { detail: 'AWS IoT has the new certificate no more' })
+  if (known?.status !== 'INACTIVE' && known?.status !== 'ACTIVE') {
+    const status = known ? `the new certificate is ${known.status} in AWS IoT` : 'AWS IoT does not have the new certificate any more'
+    return await giveUp(device, `The renewal was given up, because ${status}. The certificate before it is in force.`, requestId, deps)
   }
   await controlPlane.bind(certificateArn, { thingName, policyName }, signal)
+  return device
+}
+
+/**
+ * Gives a renewal up that can no longer be confirmed. Answers with the device where another worker has promoted the new certificate or has
+ * written the intent to: the registry decides, so that a device is never told to drop a certificate that is or will be in force.
+ * Throws `CvmError`: `renewal-gone` once the registry has no such renewal; else as {@link changed}.
+ */
+export async function giveUp (device: Device, detail: string, requestId: string, { renewals, now }: SwapDeps): Promise<Device> {
+  const { certificateId } = newOf(device)
+  const { applied, device: then } = await renewals.abandon(device, { now: now(), requestId })
+  if (applied) throw new CvmError('renewal-gone', { detail })
+  const isPromoted = then?.certificate?.certificateId === certificateId
+  const isPromoting = then?.renewal?.phase === 'swapping' && then.renewal.certificate?.certificateId === certificateId
+  if (then && then.state === 'ACTIVE' && (isPromoted || isPromoting)) return then
+  throw changed(then)
 }
 
 /** Writes the intent down, or finds that somebody has swapped. Another who writes it as well hinders nobody. */

@@ -119,6 +119,7 @@ async function contract (t: Test, { registry, devices, renewals }: Ports): Promi
     const abandoned = must(await renewals.abandon(await issued(), AUTHOR))
     t.match(abandoned, { renewal: undefined, retiring: ['c2'], certificate: { certificateId: 'c1' } })
     t.match(abandoned.history.at(-1), { event: 'renewal-abandoned', certificateId: 'c2' })
+    t.ok(await isListed(abandoned, AUTHOR.now + 1), 'due at once')
     const replaced = must(await renewals.begin(await issued(), claim('y')))
     t.match(replaced, { renewal: { phase: 'issuing', claimId: 'y' }, retiring: ['c2'] })
     const swapping = must(await renewals.swap(await issued(), LATER, AUTHOR))

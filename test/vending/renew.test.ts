@@ -3,6 +3,7 @@ import t, { type Test } from 'tap'
 import type { CvmError } from '../../src/errors.ts'
 import type { Operation } from '../../src/vending/device.ts'
 import type { Renewed } from '../../src/vending/renew.ts'
+import { gate } from '../fixtures/gate.ts'
 import { opensslCsr } from '../fixtures/openssl.ts'
 import { CLAIM_LIFETIME_MS, CONFIRM_WITHIN_MS, REPLAY_WINDOW_MS, type Rig, SERIAL, makeRig } from '../fixtures/vend-rig.ts'
 
@@ -95,8 +96,74 @@ await t.test('a new certificate that is gone from AWS IoT costs the device nothi
   const { rig, old } = await vended()
   const { certificate } = await rig.renew()
   rig.controlPlane.statuses.delete(certificate.certificateId)
-  await t.rejects(rig.confirm(), { code: 'renewal-gone' })
+  await t.rejects(rig.confirm(), { code: 'renewal-gone', message: /AWS IoT does not have the new certificate/ })
   t.same(statuses(rig), { [old]: 'ACTIVE' })
+})
+
+await t.test('a confirm that another one overtakes answers what the other did, wherever it waits (G5)', async t => {
+  for (const operation of ['describe', 'bind', 'revoke', 'activate'] as const) {
+    for (const moment of ['before', 'after'] as const) {
+      const { rig } = await vended()
+      const { certificate: { certificateId } } = await rig.renew()
+      const [resumes, waits] = [gate(), gate()]
+      rig.controlPlane[moment] = async called => {
+        if (called !== operation) return
+        rig.controlPlane[moment] = () => {}
+        waits.open()
+        await resumes.passed
+      }
+      const slow = rig.confirm()
+      await waits.passed
+      t.match(await rig.confirm(), { certificate: { certificateId } })
+      resumes.open()
+      t.match(await slow, { certificate: { certificateId } }, `${moment} ${operation}`)
+      await rest(t, rig)
+      t.same(statuses(rig), { [certificateId]: 'ACTIVE' })
+    }
+  }
+})
+
+await t.test('a confirm that comes too late gives the renewal up before it says so, and never one that is being promoted', async t => {
+  const { rig, old } = await vended()
+  await rig.renew()
+  const [resumes, waits] = [gate(), gate()]
+  rig.controlPlane.after = async called => {
+    if (called !== 'bind') return
+    waits.open()
+    await resumes.passed
+  }
+  const slow = rig.confirm()
+  await waits.passed
+  rig.clock.now += CONFIRM_WITHIN_MS
+  await t.rejects(rig.confirm(), { code: 'renewal-gone' })
+  resumes.open()
+  await t.rejects(slow, { code: 'vend-in-progress' }, 'the earlier one cannot promote it any more')
+  await rest(t, rig)
+  t.same(statuses(rig), { [old]: 'ACTIVE' })
+
+  const other = await vended()
+  const renewed = await other.rig.renew()
+  await cutOff(t, other.rig)
+  other.rig.clock.now += CONFIRM_WITHIN_MS
+  t.match(await other.rig.confirm(), { certificate: renewed.certificate }, 'one whose promotion has begun is finished')
+})
+
+await t.test('a new certificate that was activated past the service is promoted when it is confirmed, and ended when it is given up', async t => {
+  const { rig } = await vended()
+  const { certificate: { certificateId } } = await rig.renew()
+  rig.controlPlane.statuses.set(certificateId, 'ACTIVE')
+  t.match(await rig.confirm(), { outcome: 'renewed', certificate: { certificateId } })
+  await rest(t, rig)
+  t.same(statuses(rig), { [certificateId]: 'ACTIVE' })
+
+  const late = await vended()
+  const given = await late.rig.renew()
+  late.rig.clock.now += CONFIRM_WITHIN_MS
+  await t.rejects(late.rig.confirm(), { code: 'renewal-gone' })
+  late.rig.controlPlane.statuses.set(given.certificate.certificateId, 'ACTIVE')
+  late.rig.clock.now += BEYOND
+  await late.rig.reconcile()
+  t.same(statuses(late.rig), { [late.old]: 'ACTIVE' }, 'the next run of reconcile ends it')
 })
 
 await t.test('what operators wish goes before a renewal, wherever that is', async t => {
