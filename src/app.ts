@@ -13,6 +13,7 @@ import { DynamoDbCertificateHolds } from './adapters/dynamodb-certificate-holds.
 import { DynamoDbDeviceCatalog } from './adapters/dynamodb-device-catalog.ts'
 import { DynamoDbDeviceRegistry } from './adapters/dynamodb-device-registry.ts'
 import { dynamoDbRateStore, ensureRateLimitTable } from './adapters/dynamodb-rate-store.ts'
+import { DynamoDbKeyOwners } from './adapters/dynamodb-key-owners.ts'
 import { DynamoDbOldDevices } from './adapters/dynamodb-old-devices.ts'
 import { DynamoDbRenewals } from './adapters/dynamodb-renewals.ts'
 import { DynamoDbUnfinishedDevices } from './adapters/dynamodb-unfinished-devices.ts'
@@ -122,6 +123,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const catalog = new DynamoDbDeviceCatalog(documents, config.DEVICE_TABLE, [...products.keys()])
   const adoptions = new DynamoDbAdoptions(documents, config.DEVICE_TABLE)
   const certificateHolds = new DynamoDbCertificateHolds(documents, config.DEVICE_TABLE)
+  const keyOwners = new DynamoDbKeyOwners(documents, config.DEVICE_TABLE)
   const iot = { endpoint: config.IOT_ENDPOINT || undefined }
   const { release: releaseIot, accountEndpoint, ...controlPlanes } = pacedControlPlanes(aws, iot, {
     quotaFactor: config.AWS_IOT_QUOTA_FACTOR,
@@ -137,7 +139,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const { audit, isAudited } = auditLog(log)
   const authoritySettings = new DynamoDbAuthoritySettings(documents, config.DEVICE_TABLE)
   const crlSource = new CrlFilesAndUrls({ dir: config.CRL_DIR, timeoutMs: config.CRL_TIMEOUT_MS, maxBytes: config.CRL_MAX_BYTES })
-  const stored = { registry, renewals, devices, oldDevices, catalog, adoptions, certificateHolds, authoritySettings }
+  const stored = { registry, renewals, devices, oldDevices, catalog, adoptions, certificateHolds, keyOwners, authoritySettings }
   const ports = { ...stored, crlSource, shadows: new IotDataPlane(iotData), ...controlPlanes }
   const useCases = observedUseCases({ config, log, audit, metrics, ...ports, hashToken, products })
 

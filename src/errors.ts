@@ -39,6 +39,8 @@ const TABLE = {
   'request-timeout': entry(408, 'The request did not arrive in time', 'Send it again, faster.'),
   'device-exists': entry(409, 'There is a device with this serial number already', 'Look at the device; an operator\'s reset gives it a new token.'),
   'already-vended': entry(409, 'The device already has a certificate for another key', 'Renew with the current key, or ask the operator to reset the device.'),
+  'key-in-use': entry(409, 'The key is, or was, another device\'s', 'Make a new key on the device. Where devices share keys on purpose, the operator sets `keyReuse` of the product to `warn`.'),
+  'key-compromised': entry(409, 'The key is compromised', 'Make a new key: this one is never certified again.'),
   'certificate-in-use': entry(409, 'The certificate is another device\'s', 'Make a certificate for each device.'),
   'certificate-revoked': entry(409, 'The certificate is revoked', 'Make a new certificate: this one never comes back.'),
   'authority-exists': entry(409, 'The CA is registered already, in another way', 'Look at the authority, and change what `detail` names.'),

@@ -4,7 +4,7 @@ import { Value } from 'typebox/value'
 import { type Config, ConfigError } from './config.ts'
 import { DEFAULT_PRODUCT } from './vending/device.ts'
 import { ATTRIBUTE_TYPES } from './x509/names.ts'
-import { EST_BASE64, KEY_TYPES, type Product, type Products, SERIAL_NUMBER_HERE, SUBJECT_RULES } from './vending/product.ts'
+import { EST_BASE64, KEY_REUSE, KEY_TYPES, type Product, type Products, SERIAL_NUMBER_HERE, SUBJECT_RULES } from './vending/product.ts'
 
 const NAME = '[a-zA-Z0-9:_-]'
 const NAMED = { pattern: `^${NAME}{1,128}$` }
@@ -43,6 +43,9 @@ export const PRODUCT = Type.Object({
   serialNumberFrom: Type.Optional(Type.Enum(SUBJECT_ATTRIBUTES, {
     description: 'where subjects say the serial number: those of CSRs and of certificates made elsewhere', allowed: `one of ${SUBJECT_ATTRIBUTES.join(', ')}`
   })),
+  keyReuse: Type.Optional(Type.Enum([...KEY_REUSE], {
+    description: 'what becomes of a certificate for a key that is, or was, another device\'s: refused, or made with an audit event', allowed: `one of ${KEY_REUSE.join(', ')}`
+  })),
   selfSigned: Type.Optional(Type.Boolean({ description: 'whether its devices may have certificates that they signed themselves', allowed: 'true or false' })),
   openEnrolment: Type.Optional(Type.Boolean({
     description: 'whether a device that nobody registered becomes one of this product by its certificate (JITR); only below an authority that names the product', allowed: 'true or false'
@@ -77,6 +80,7 @@ export const INITIAL: Omit<Product, 'name' | keyof typeof FROM_ENVIRONMENT> = {
   minRsaBits: 2048,
   subject: 'serial-number-or-none',
   serialNumberFrom: 'CommonName',
+  keyReuse: 'refuse',
   selfSigned: false,
   openEnrolment: false,
   thingNameTemplate: SERIAL_NUMBER_HERE,

@@ -70,7 +70,7 @@ export class DeviceRows {
     const { serialNumber, condition, update, values } = kept(change)
     const expressions = `${condition} ${update}`
     const names = Object.fromEntries(['state', 'history'].filter(name => expressions.includes(`#${name}`)).map(name => [`#${name}`, name]))
-    // Marshalled here and not by the document client, whose commands cost more, at each of a vend's three writes.
+    // Marshalled here and not by the document client, whose commands cost more, at each of a vend's three writes to the device's row.
     const command = new UpdateItemCommand({
       TableName: this.tableName,
       Key: { serialNumber: { S: serialNumber } },

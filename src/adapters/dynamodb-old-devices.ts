@@ -12,7 +12,7 @@ const THEIRS = ['serialNumber', ...MARKS]
 const OURS = [...THEIRS, 'tokenExpiresAt', 'product']
 
 /** Rows of our table that are no devices begin with one of these. */
-const NO_DEVICES = ['#lease/', '#certificate/', 'authority#']
+const NO_DEVICES = ['#lease/', '#certificate/', '#key/', 'authority#']
 
 /** Rows that one scan looks at, and that one page does: the first bounds an answer, the second how long a page takes. */
 const LOOKED_AT = 500

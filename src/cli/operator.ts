@@ -13,7 +13,7 @@ import type { ConnectionOptions } from './settings.ts'
 import { shadow } from './shadow.ts'
 import { facts } from './table.ts'
 
-interface OperateOptions extends ConnectionOptions { reason: string, ifMatch?: string, json?: boolean }
+interface OperateOptions extends ConnectionOptions { reason: string, keyCompromised?: boolean, ifMatch?: string, json?: boolean }
 
 interface RegisterOptions extends ConnectionOptions { product?: string, tokenFile?: string, expires?: string, json?: boolean }
 
@@ -66,9 +66,10 @@ export function operatorCommand (): Command {
     .option('--json', AS_IT_IS)
     .action(registerCertificate)
   for (const [operation, what] of Object.entries(OPERATIONS)) {
-    withConnection(command.command(`${operation} <serial>`)).description(what)
+    const one = withConnection(command.command(`${operation} <serial>`)).description(what)
       .requiredOption('--reason <text>', 'why; kept in the history')
-      .option('--if-match <revision>', 'only if the device has not changed since `cvm operator show` told this revision', revision)
+    if (operation === 'revoke') one.option('--key-compromised', 'the key is known to others: no device gets a certificate for it again')
+    one.option('--if-match <revision>', 'only if the device has not changed since `cvm operator show` told this revision', revision)
       .option('--json', AS_IT_IS)
       .action((serial: string, options: OperateOptions) => operate(operation, serial, options))
   }
@@ -109,7 +110,9 @@ async function register (serial: string, options: RegisterOptions): Promise<void
 async function operate (operation: string, serial: string, options: OperateOptions): Promise<void> {
   const path = `v1/devices/${encodeURIComponent(serial)}/${operation}`
   const condition: Record<string, string> = options.ifMatch === undefined ? {} : { 'if-match': `"${options.ifMatch}"` }
-  const { body } = await postUntilAnswered(await connect(options), path, { reason: options.reason }, PATIENCE, condition)
+  const { reason, keyCompromised } = options
+  const message = { reason, ...keyCompromised && { keyCompromised } }
+  const { body } = await postUntilAnswered(await connect(options), path, message, PATIENCE, condition)
   if (options.json) return print(JSON.stringify(body, null, 2))
   print(`${serial} is ${printable(String(body.state))}`)
   if (body.registrationToken !== undefined) print(`registration token  ${printable(String(body.registrationToken))}`)

@@ -3,7 +3,7 @@ import { type Audit, type AuditRecord, auditLine } from '../vending/audit.ts'
 
 /** Events that somebody should look at. */
 function isAlarming ({ event, outcome }: AuditRecord): boolean {
-  return outcome === 'failed' || event === 'drift-found'
+  return outcome === 'failed' || event === 'drift-found' || event === 'key-reused'
 }
 
 /** Where security events go: to the log, at any level but `silent`. Knows the failures that are told there already. */

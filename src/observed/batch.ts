@@ -8,9 +8,9 @@ import { observedVend } from './vend.ts'
 
 /** The lines of a batch are vended and registered as the line's, with time to wait. */
 export function observedBatch (parts: Parts, vendDeps: VendDeps) {
-  const { audit, registry, hashToken, products, forBulk, admitLine } = parts
+  const { audit, registry, keyOwners, hashToken, products, forBulk, admitLine } = parts
   const vendLine = observedVend(parts, { ...vendDeps, controlPlane: forBulk })
-  const deps = { registry, hashToken, products, newToken, now: Date.now }
+  const deps = { registry, keyOwners, hashToken, products, newToken, now: Date.now }
   return ({ requestId, ...author }: Required<Omit<Author, 'route'>> & { requestId: string }): Batch => openBatch(requestId, {
     ...deps,
     vend: request => vendLine({ ...request, ...author }),

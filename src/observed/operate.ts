@@ -13,10 +13,11 @@ const OPERATED = {
 
 /** What operators do to a device, audited. */
 export function observedOperate ({ audit, hashToken }: Parts, deps: OperateDeps) {
-  return async ({ serialNumber, operation, actor, role, reason, requestId, revision }: Wish): Promise<Operated> => {
+  return async ({ serialNumber, operation, actor, role, reason, keyCompromised, requestId, revision }: Wish): Promise<Operated> => {
     const registrationToken = operation === 'reset' ? newToken() : undefined
     const tokenHash = registrationToken && hashToken(serialNumber, registrationToken)
-    const pending = { operation, operationId: randomUUID(), actor, reason, ...(tokenHash && { tokenHash }) }
+    const more = { ...(keyCompromised && { keyCompromised }), ...(tokenHash && { tokenHash }) }
+    const pending = { operation, operationId: randomUUID(), actor, reason, ...more }
     const facts = { event: OPERATED[operation], requestId, actor, role, reason }
     try {
       const device = await operate(serialNumber, pending, requestId, deps, revision)
@@ -24,6 +25,7 @@ export function observedOperate ({ audit, hashToken }: Parts, deps: OperateDeps)
       const done = device.history.findLast(entry => entry.requestId === requestId)
       const certificateId = done?.certificateId ?? device.certificate?.certificateId
       audit({ ...facts, outcome: done ? 'done' : 'unchanged', serialNumber, certificateId })
+      if (keyCompromised) audit({ ...facts, event: 'key-compromised', outcome: 'done', serialNumber, certificateId })
       return { device, ...(registrationToken && { registrationToken }) }
     } catch (cause) {
       const failure = toFailure(cause)

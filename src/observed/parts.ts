@@ -10,6 +10,7 @@ import type { CrlSource } from '../vending/crl-source.ts'
 import type { VendWay } from '../vending/device.ts'
 import type { DeviceCatalog } from '../vending/device-catalog.ts'
 import type { DeviceRegistry } from '../vending/device-registry.ts'
+import type { KeyOwners } from '../vending/key-owners.ts'
 import type { OldDevices } from '../vending/old-devices.ts'
 import type { Products } from '../vending/product.ts'
 import type { TokenHasher } from '../vending/registration-token.ts'
@@ -28,6 +29,7 @@ export interface Parts {
   renewals: Renewals
   adoptions: Adoptions
   certificateHolds: CertificateHolds
+  keyOwners: KeyOwners
   devices: UnfinishedDevices
   oldDevices: OldDevices
   catalog: Pick<DeviceCatalog, 'findByCertificate'>

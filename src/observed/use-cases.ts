@@ -3,6 +3,7 @@ import type { VendDeps } from '../vending/vend-steps.ts'
 import { observedAdoption } from './adopt.ts'
 import { observedAuthorities } from './authorities.ts'
 import { observedBatch } from './batch.ts'
+import { observedKeyReuse } from './key-reuse.ts'
 import { observedMigration } from './migrate.ts'
 import { observedOperate } from './operate.ts'
 import type { Parts } from './parts.ts'
@@ -31,9 +32,12 @@ export function observedUseCases (parts: Parts) {
   }
 }
 
-function vendDeps ({ config, log, metrics, registry, forDevices, hashToken, products }: Parts): VendDeps {
+function vendDeps (parts: Parts): VendDeps {
+  const { config, log, metrics, registry, keyOwners, forDevices, hashToken, products } = parts
   return {
     registry,
+    keyOwners,
+    onKeyReuse: observedKeyReuse(parts),
     controlPlane: forDevices,
     hashToken,
     now: Date.now,

@@ -29,6 +29,9 @@ export function createMetrics (build: { version: string, node: string }) {
       labelNames: ['what', 'kind'],
       registers
     }),
+    keyReuse: new Counter({
+      name: 'cvm_key_reuse_total', help: 'Requests for a key that is another device\'s or compromised, by code and what the product does then', labelNames: ['code', 'then'], registers
+    }),
     refusals: new Counter({ name: 'cvm_refusals_total', help: 'Error answers by code', labelNames: ['code'], registers }),
     stepSeconds: new Histogram({
       name: 'cvm_vend_step_duration_seconds', help: 'Time of each step of a vend', labelNames: ['step', 'result'], buckets: SECONDS, registers
@@ -92,6 +95,8 @@ export function createMetrics (build: { version: string, node: string }) {
   }
   for (const result of ['fetched', 'unchanged']) metrics.crlFetches.inc({ result }, 0)
   for (const then of ['refuse', 'accept']) metrics.crlUnavailable.inc({ then }, 0)
+  for (const then of ['refuse', 'warn']) metrics.keyReuse.inc({ code: 'key-in-use', then }, 0)
+  metrics.keyReuse.inc({ code: 'key-compromised', then: 'refuse' }, 0)
   for (const way of ['registered', 'jitr']) metrics.adoptions.inc({ way, outcome: 'adopted' }, 0)
   for (const [what, kind] of [['csr', 'raw'], ['csr', 'integers'], ['proof', 'der']] as const) metrics.repairs.inc({ what, kind }, 0)
   for (const way of ['csr', 'keys']) metrics.vends.inc({ way, outcome: 'vended' }, 0)

@@ -58,6 +58,13 @@ const Reason = Type.Object({
   })
 }, { additionalProperties: false })
 
+const Revocation = Type.Object({
+  ...Reason.properties,
+  keyCompromised: Type.Optional(Type.Boolean({
+    description: 'The device\'s key is known to others: no device gets a certificate for it again.', examples: [false]
+  }))
+}, { additionalProperties: false })
+
 const Condition = Type.Object({
   'if-match': Type.Optional(Type.String({
     pattern: '^(\\*|"(0|[1-9]\\d{0,14})")$',
@@ -80,7 +87,7 @@ const AGAIN = 'The same again changes nothing. AWS IoT is changed before the reg
 
 const OPERATIONS = {
   reset: ['Let a device be vended anew', 'REGISTERED', 'Revokes its certificate and gives it a new registration token, which is in this answer only. The same again gives another token.'],
-  revoke: ['Revoke a device\'s certificate', 'REVOKED', `For good: only a reset brings the device back. ${AGAIN}`],
+  revoke: ['Revoke a device\'s certificate', 'REVOKED', `For good: only a reset brings the device back. With \`keyCompromised\` its key is blocked for ever, also of a device that is REVOKED already. ${AGAIN}`],
   disable: ['Disable a device', 'DISABLED', `A pause: its certificate is INACTIVE and nothing is vended until it is enabled. ${AGAIN}`],
   enable: ['Enable a disabled device', 'ACTIVE', `It goes back to what it was before. ${AGAIN}`],
   decommission: ['Decommission a device', 'DECOMMISSIONED', `For ever: its certificate is revoked and nothing is vended again. ${AGAIN}`]
@@ -97,7 +104,7 @@ function operationSchema (operation: Operation) {
   // The token is there for `reset` alone, and nowhere else again.
   const properties = { ...DeviceAnswer.properties, registrationToken: Type.Optional(Type.String({ description: 'The new one, for `reset` alone.' })) }
   const answer = Type.Object(properties, { description: 'The device as it is now.', examples: [example] })
-  return { operationId: `${operation}Device`, tags: ['devices'], summary, description, params: Params, headers: Condition, body: Reason, response: { 200: answer } }
+  return { operationId: `${operation}Device`, tags: ['devices'], summary, description, params: Params, headers: Condition, body: operation === 'revoke' ? Revocation : Reason, response: { 200: answer } }
 }
 
 interface DeviceRoutesOptions {

@@ -102,7 +102,7 @@ export async function registerCertificateRoutes (base: FastifyInstance, options:
       access: ['operator', 'line'],
       lines: true,
       errors: [
-        'certificate-rejected', 'certificate-not-trusted', 'certificate-revoked', 'certificate-in-use', 'authority-not-active', 'authority-not-for-product',
+        'certificate-rejected', 'certificate-not-trusted', 'certificate-revoked', 'certificate-in-use', 'key-in-use', 'key-compromised', 'authority-not-active', 'authority-not-for-product',
         'crl-unavailable', 'device-not-found', 'device-disabled', 'device-revoked', 'device-decommissioned', 'already-vended', 'vend-in-progress',
         'thing-name-too-long', 'product-not-configured', ...AWS_IOT_FAILURES, ...REGISTRY_FAILURES
       ],

@@ -80,7 +80,7 @@ export async function renewRoutes (base: FastifyInstance, options: RenewRoutesOp
   const access = 'device' as const
 
   app.post('/v1/certificates/renew', {
-    config: { access, errors: [...FAILURES, 'csr-rejected', 'certificate-expired'] }, schema: RENEW, preHandler
+    config: { access, errors: [...FAILURES, 'csr-rejected', 'certificate-expired', 'key-in-use', 'key-compromised'] }, schema: RENEW, preHandler
   }, async ({ body: { proof: jws, ...wanted }, id: requestId, ip: address }, reply) => {
     const connection = await options.connection()
     const renewed = await options.renew({ ...wanted, proof: { kind: 'jws', jws }, swap: 'when-confirmed', requestId, address })

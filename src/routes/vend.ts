@@ -92,7 +92,7 @@ export async function vendRoutes (base: FastifyInstance, options: VendRoutesOpti
   const access = 'device' as const
 
   app.post('/v1/certificates', {
-    config: { access, errors: [...FAILURES, 'csr-rejected'], otherAnswers: { [PEM_CHAIN]: EXAMPLE.certificatePem } }, schema: WITH_CSR, preHandler
+    config: { access, errors: [...FAILURES, 'csr-rejected', 'key-in-use', 'key-compromised'], otherAnswers: { [PEM_CHAIN]: EXAMPLE.certificatePem } }, schema: WITH_CSR, preHandler
   }, async (request, reply) => {
     const connection = await options.connection()
     const vended = await options.vend({ ...request.body, requestId: request.id, address: request.ip })

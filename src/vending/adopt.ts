@@ -1,5 +1,5 @@
 import { CvmError } from '../errors.ts'
-import { type AdoptDeps, type AdoptRequest, type Adoption, begin, hold, letGo, record, register, takeClaim } from './adoption-steps.ts'
+import { type AdoptDeps, type AdoptRequest, type Adoption, begin, hold, letGo, ownKey, record, register, takeClaim } from './adoption-steps.ts'
 import type { Certificate } from './device.ts'
 import { decideAdoption } from './lifecycle.ts'
 import { ClaimLost, bind, commit, giveBack } from './vend-steps.ts'
@@ -17,7 +17,8 @@ export interface Adopted {
  * Makes a certificate that was made elsewhere the one of a device, by the steps of vending: it differs only in that its bytes are known
  * beforehand, so that a repetition finds the same certificate, and in who vouches for it, which must have been seen to before. A
  * device that has or is being given another one keeps that. Raises `CvmError` for every refusal and failure: those of the states of the
- * device, `already-vended`, `vend-in-progress`, `certificate-in-use`, `certificate-revoked`, what the product or the ports raise.
+ * device, `already-vended`, `vend-in-progress`, `certificate-in-use`, `key-in-use`, `key-compromised`,
+ * `certificate-revoked`, what the product or the ports raise.
  */
 export async function adopt (request: AdoptRequest, deps: AdoptDeps): Promise<Adopted> {
   const run = begin(request, deps)
@@ -29,6 +30,8 @@ export async function adopt (request: AdoptRequest, deps: AdoptDeps): Promise<Ad
   try {
     // 2. Hold the certificate, which is this device's from now on.
     await timed(deps, 'hold', () => hold(run, device))
+    // Its key is this device's, too.
+    await timed(deps, 'key', () => ownKey(run, device))
     if (device.state === 'ISSUING') {
       // 3. Register it with AWS IoT, INACTIVE, beside making sure of the thing.
       const certificate = await timed(deps, 'issue', () => register(run, device))

@@ -5,6 +5,7 @@ import type { CertificateHolds, Hold } from './certificate-holds.ts'
 import { type Claimed, holds, mustHold } from './claim.ts'
 import type { DescribedCertificate } from './control-plane.ts'
 import type { AdoptedWay, Certificate, Device } from './device.ts'
+import { takeKey } from './key-reuse.ts'
 import { decideAdoption } from './lifecycle.ts'
 import { productOf, thingOf } from './product.ts'
 import { CLOCK_SKEW_MS } from './reconcile-run.ts'
@@ -94,6 +95,12 @@ export async function hold (run: Adoption, { serialNumber }: Device): Promise<vo
     if ((other?.claim?.claimExpiresAt ?? 0) + CLOCK_SKEW_MS > run.now()) break
   }
   throw new CvmError('vend-in-progress', { detail: 'somebody else is deciding about the certificate', retryAfterMs: 2_000 })
+}
+
+/** Makes the key of the certificate the device's. */
+export function ownKey (run: Adoption, device: Device): Promise<void> {
+  const { certificate: { publicKeyFingerprint }, requestId } = run.request
+  return takeKey({ device, publicKeyFingerprint, requestId, isHeld: true }, run)
 }
 
 /** Gives the certificate back; `isDecided`: for good. */

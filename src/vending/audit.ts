@@ -12,9 +12,11 @@ export const AUDIT_EVENTS = {
   'renewal-refused': 'a device was refused a renewal or its confirmation; `code` says why, and the serial number is there where the proof was right',
   'certificate-adopted': 'a certificate that was made elsewhere became its device\'s: brought by an operator or a line, or first seen at a connection (JITR)',
   'adoption-refused': 'such a certificate was refused; `code` and `reason` say why, and `changed` what became of it in AWS IoT',
+  'key-reused': 'a device asked for a certificate for a key that is, or was, the device\'s that `keyOwner` names, or that is compromised; `done` where its product only warns',
   'destination-confirmed': 'the challenge of an AWS IoT rule\'s HTTP destination was answered, or was not',
   'device-reset': 'an operator ended the certificate and gave a new registration token',
   'device-revoked': 'an operator revoked the device and its certificate',
+  'key-compromised': 'an operator revoked a device whose key is compromised: the key is never certified again',
   'device-disabled': 'an operator paused the device',
   'device-enabled': 'an operator ended the pause',
   'device-decommissioned': 'an operator ended the device for ever',
@@ -50,6 +52,8 @@ export interface AuditRecord {
   serialNumber?: string | undefined
   certificateId?: string | undefined
   product?: string | undefined
+  /** The other device whose key it is. */
+  keyOwner?: string | undefined
   /** The authority that it is about. */
   caCertificateId?: string | undefined
   /** What is different now: the names of settings, and states. */
@@ -73,7 +77,7 @@ export type Audit = (record: AuditRecord, failure?: Error) => void
 
 /** What may be written of a record; anything else that a caller's object carries is left out. */
 const MEMBERS = [
-  'event', 'outcome', 'requestId', 'actor', 'role', 'serialNumber', 'certificateId', 'product', 'caCertificateId', 'changed', 'way', 'step', 'reason', 'code', 'method', 'route', 'address'
+  'event', 'outcome', 'requestId', 'actor', 'role', 'serialNumber', 'certificateId', 'product', 'keyOwner', 'caCertificateId', 'changed', 'way', 'step', 'reason', 'code', 'method', 'route', 'address'
 ] as const satisfies readonly (keyof AuditRecord)[]
 
 /** A record as it is logged: the members of the allow-list that it has, in one order. */

@@ -16,6 +16,8 @@ interface ClaimDeps {
   products: Products
   /** What each product that refuses the request says to it. */
   refusals: ReadonlyMap<string, CvmError>
+  /** Makes the key asked for the device's. Throws `CvmError` where it is another device's or compromised. */
+  ownKey: (device: Device) => Promise<void>
   /** Told that there is such a device, before anything is refused; for audit records, never for the caller. */
   onKnown?: () => void
 }
@@ -24,7 +26,9 @@ interface ClaimDeps {
  * Takes the claim on a device in one conditional write, or learns from the row that was in the way what to do instead.
  *
  * Unknown device, wrong token and expired token are refused alike with `device-not-authorized`, after the same work (G7);
- * every other refusal is only told to who holds the token. Nothing is written for a request that the device's product refuses.
+ * every other refusal is only told to who holds the token. Nothing is written for a request that the device's product refuses. A claim
+ * that replaces or finishes a certificate is taken after the key, so that a refused key leaves the certificate as it is; the caller takes
+ * the key after any other claim.
  */
 export async function claim (request: ClaimRequest, deps: ClaimDeps): Promise<Claimed> {
   const { registry, hashToken, products, refusals } = deps
@@ -35,6 +39,7 @@ export async function claim (request: ClaimRequest, deps: ClaimDeps): Promise<Cl
   const { device } = result
   if (!device || !tokenMatches(device, request.tokenHash, hashToken)) throw new CvmError('device-not-authorized')
   const decision = decide(device, request, { now: request.now, products, refusals })
+  if (['resume', 'supersede', 'revend'].includes(decision.kind)) await deps.ownKey(device)
   switch (decision.kind) {
     case 'refuse': throw decision.error
     case 'replay': return { kind: 'replay', device, certificate: decision.certificate }

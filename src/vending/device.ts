@@ -103,6 +103,8 @@ export interface PendingOperation {
   operationId: string
   actor: string
   reason: string
+  /** For `revoke`: the key is known to others, and is never certified again. */
+  keyCompromised?: boolean
   /** For `reset`: the hash of the new token. */
   tokenHash?: string
   tokenExpiresAt?: number
@@ -154,6 +156,12 @@ export interface Device {
 /** What would be left over of a renewal that ends here: its certificate, where it is known. */
 export function renewalLeftover ({ renewal }: Pick<Device, 'renewal'>): string[] {
   return renewal?.certificate ? [renewal.certificate.certificateId] : []
+}
+
+/** The public keys that a device has a certificate for, or may have one for since its last claim, by fingerprint. */
+export function keysOf ({ certificate, renewal, suspicion }: Pick<Device, 'certificate' | 'renewal' | 'suspicion'>): string[] {
+  const keys = [certificate?.publicKeyFingerprint, renewal?.publicKeyFingerprint, ...suspicion?.keys ?? []]
+  return [...new Set(keys.filter(key => key !== undefined && key !== GENERATED_KEY))] as string[]
 }
 
 /** The proofs that stay used when the renewal ends here: one that came to nothing may be sent again. */

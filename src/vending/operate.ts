@@ -1,9 +1,10 @@
 import { CvmError } from '../errors.ts'
 import { makeAwsAgree } from './agreement.ts'
 import { CertificateStateConflict, type ControlPlane } from './control-plane.ts'
-import { type Device, type Operation, type PendingOperation, renewalLeftover } from './device.ts'
+import { type Device, type Operation, type PendingOperation, keysOf, renewalLeftover } from './device.ts'
 import type { DeviceRegistry, Fulfilment } from './device-registry.ts'
 import { fulfilmentOf } from './lifecycle.ts'
+import type { KeyOwners } from './key-owners.ts'
 import type { Renewals } from './renewals.ts'
 
 /** What an operator asks for, and in which request. */
@@ -13,6 +14,8 @@ export interface Wish {
   actor: string
   role: string
   reason: string
+  /** For `revoke`: blocks the device's keys for good. */
+  keyCompromised?: boolean
   requestId: string
   /** Only while the device is at this revision. */
   revision?: number
@@ -24,18 +27,22 @@ export interface Operated { device: Device, registrationToken?: string }
 export interface OperateDeps {
   registry: DeviceRegistry
   renewals: Pick<Renewals, 'commit'>
+  keyOwners: Pick<KeyOwners, 'block'>
   controlPlane: ControlPlane
   now: () => number
   deadline: () => AbortSignal
   claimLifetimeMs: number
 }
 
+const NO_KEY = 'no key of the device is known that could be blocked; revoke it without keyCompromised'
+
 /** How often a device may change under an operator's hands before they are told to try again. */
 const TRIES = 5
 
 /**
  * Carries out an operator's wish: written down first, then done in AWS IoT, then in the registry, so that a crash between any two
- * is finished by reconcile. The same wish again is fulfilled already and changes nothing, but for `reset`, which gives a new token.
+ * is finished by reconcile. The same wish again is fulfilled already and changes nothing, but for `reset`, which gives a new token. With
+ * `keyCompromised` the device's keys are blocked before anything else, also where the device is REVOKED already.
  *
  * With a `revision` (If-Match), only for the device as it was seen: any change since then refuses the wish, also where it is fulfilled
  * already. RFC 9110 section 13.1.1 would allow success there; an operator who asks for a condition wants to know that it does not hold.
@@ -47,7 +54,11 @@ export async function operate (
   const device = await deps.registry.find(serialNumber)
   if (!device) throw new CvmError('device-not-found')
   if (revision !== undefined && device.revision !== revision) throw new CvmError('precondition-failed')
-  if (!fulfilmentOf(device, pending.operation)) return device
+  if (pending.keyCompromised && keysOf(device).length === 0) throw new CvmError('state-conflict', { detail: NO_KEY })
+  if (!fulfilmentOf(device, pending.operation)) {
+    await blockKeys(device, pending, deps)
+    return device
+  }
   const expiresAt = deps.now() + deps.claimLifetimeMs
   const intended = await deps.registry.intend(device, pending, { expiresAt, ...(revision !== undefined && { revision }) })
   if (!intended.device) throw new CvmError('device-not-found')
@@ -62,6 +73,7 @@ export async function fulfil (seen: Device, requestId: string, deps: OperateDeps
   for (let tries = 0; tries < TRIES; tries++) {
     const { pending } = device
     if (!pending || pending.operationId !== seen.pending?.operationId) return overtaken(seen, device, deps)
+    await blockKeys(device, pending, deps)
     if (device.renewal?.phase === 'swapping') {
       // Cut off by the wish: the registry goes on to the new certificate, and what is wished is done to that one.
       const swapped = await deps.renewals.commit(device, true, { now: deps.now(), requestId })
@@ -80,6 +92,11 @@ export async function fulfil (seen: Device, requestId: string, deps: OperateDeps
     device = result.device
   }
   throw new CvmError('vend-in-progress', { detail: 'the device keeps changing', retryAfterMs: 2_000 })
+}
+
+/** Idempotent: each try blocks what the device has by then. */
+async function blockKeys (device: Device, { keyCompromised }: PendingOperation, { keyOwners, now }: OperateDeps): Promise<void> {
+  if (keyCompromised) await Promise.all(keysOf(device).map(key => keyOwners.block(key, device.serialNumber, now())))
 }
 
 /** What was wished for, or nothing where it is so already or where the state has come to refuse it since it was written down. */

@@ -13,6 +13,9 @@ export const SUBJECT_RULES = ['serial-number-or-none', 'serial-number', 'any'] a
 /** How base64 may be written in EST answers. */
 export const EST_BASE64 = ['lines', 'one-line'] as const
 
+/** What a product does about a key that is, or was, another device's. */
+export const KEY_REUSE = ['refuse', 'warn'] as const
+
 /** Why a product refuses a CSR: the `reason` beside the code `csr-rejected`. */
 export const PRODUCT_REASONS = [
   'key-type-not-allowed-by-product', 'common-name-required-by-product', 'serial-number-required-by-product', 'subject-other-device'
@@ -37,6 +40,8 @@ export interface Product {
   subject: typeof SUBJECT_RULES[number]
   /** Where subjects say the serial number, of CSRs and of certificates that were made elsewhere. */
   serialNumberFrom: keyof typeof ATTRIBUTE_TYPES
+  /** What becomes of a request for a certificate for another device's key; a compromised key is always refused. */
+  keyReuse: typeof KEY_REUSE[number]
   /** Whether its devices may have certificates that they signed themselves. */
   selfSigned: boolean
   /** Whether a device that nobody has registered may become one of it, by a certificate of an authority (JITR). */
@@ -60,7 +65,7 @@ export interface Product {
 export type Products = ReadonlyMap<string, Product>
 
 /** The product of a device. Raises {@link notConfigured} where it is not in the file any more. */
-export function productOf ({ product }: Device, products: Products): Product {
+export function productOf ({ product }: Pick<Device, 'product'>, products: Products): Product {
   const found = products.get(product)
   if (!found) throw notConfigured(product)
   return found

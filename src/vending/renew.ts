@@ -4,6 +4,7 @@ import { type Csr, checkCsr } from '../x509/csr.ts'
 import type { SignatureRepair } from '../x509/ecdsa-signature.ts'
 import type { IssuedCertificate } from './control-plane.ts'
 import type { Certificate, Device } from './device.ts'
+import { type KeyReuseDeps, takeKey } from './key-reuse.ts'
 import { commonNameRule, productOf, refusalsOf, timesOf } from './product.ts'
 import { type JwsProof, type TlsProof, verifyProof } from './renewal-proof.ts'
 import { type SwapDeps, changed, mustBeActive, swap } from './swap.ts'
@@ -33,7 +34,7 @@ export interface Renewed {
   confirmBefore?: number
 }
 
-export interface RenewDeps extends SwapDeps {
+export interface RenewDeps extends SwapDeps, KeyReuseDeps {
   newClaimId: () => string
   /** What proofs must be for. */
   audience: () => Promise<string>
@@ -131,6 +132,8 @@ async function issue (seen: Device, csr: Csr, nonce: string | undefined, { reque
   const claimId = deps.newClaimId()
   const now = deps.now()
   const { publicKeyFingerprint } = csr
+  // Before anything is written: a key that is refused leaves a renewal that waits as it is.
+  await takeKey({ device: seen, publicKeyFingerprint, requestId }, deps)
   const proof = nonce === undefined ? {} : { proof: { nonce, expiresAt: now + 2 * deps.proofWindowMs } }
   const claim = { claimId, claimExpiresAt: now + deps.claimLifetimeMs, publicKeyFingerprint, ...proof, now, requestId }
   const begun = await renewals.begin(seen, claim)

@@ -1,7 +1,9 @@
 import { CvmError, ERRORS, type ErrorCode } from '../errors.ts'
 import type { Csr } from '../x509/csr.ts'
-import type { VendWay } from './device.ts'
+import { DEFAULT_PRODUCT, type VendWay } from './device.ts'
 import type { DeviceRegistry } from './device-registry.ts'
+import type { KeyOwners } from './key-owners.ts'
+import { lookAtKey } from './key-reuse.ts'
 import { foresee } from './lifecycle.ts'
 import { type Products, refusalsOf } from './product.ts'
 import type { Registration } from './register.ts'
@@ -18,6 +20,7 @@ export interface VendBatchDeps {
   vend: (request: VendRequest) => Promise<Vended>
   register: (registration: Registration) => Promise<void>
   registry: Pick<DeviceRegistry, 'find'>
+  keyOwners: Pick<KeyOwners, 'find'>
   hashToken: TokenHasher
   products: Products
   now: () => number
@@ -117,17 +120,25 @@ function refuseNew ({ serialNumber, registrationToken, product: name }: BatchLin
   refuseWeak(registrationToken)
 }
 
-async function foreseeLine (line: BatchLine, { registry, hashToken, products, now }: VendBatchDeps): Promise<'vend' | 'replay'> {
-  const { serialNumber, registrationToken } = line
+async function foreseeLine (line: BatchLine, deps: VendBatchDeps): Promise<'vend' | 'replay'> {
+  const { registry, hashToken, products, now } = deps
+  const { serialNumber, registrationToken, product = DEFAULT_PRODUCT } = line
   const csr = check(line, products)
   const device = await registry.find(serialNumber)
   if (!device) {
     refuseNew(line, csr, products)
+    await lookAtKeyOf(csr, { serialNumber, product }, deps)
     return 'vend'
   }
   if (!tokenMatches(device, hashToken(serialNumber, registrationToken), hashToken)) throw new CvmError('device-not-authorized')
   const wish = { way: wayOf(csr), publicKeyFingerprint: csr?.publicKeyFingerprint }
-  return foresee(device, wish, { now: now(), products, refusals: refusalsOf(products, { serialNumber }, csr) })
+  const foreseen = foresee(device, wish, { now: now(), products, refusals: refusalsOf(products, { serialNumber }, csr) })
+  if (foreseen === 'vend') await lookAtKeyOf(csr, device, deps)
+  return foreseen
+}
+
+async function lookAtKeyOf (csr: Csr | undefined, device: { serialNumber: string, product: string }, deps: VendBatchDeps): Promise<void> {
+  if (csr) await lookAtKey({ device, publicKeyFingerprint: csr.publicKeyFingerprint }, deps)
 }
 
 function wayOf (csr: Csr | undefined): VendWay {

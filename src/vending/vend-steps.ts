@@ -7,12 +7,13 @@ import { type Claimed, claim } from './claim.ts'
 import { CertificateStateConflict, type ControlPlane, type IssuedCertificate, type KeyPair } from './control-plane.ts'
 import type { Certificate, Device } from './device.ts'
 import type { DeviceRegistry, FencedWrite, WriteResult } from './device-registry.ts'
+import { type KeyReuseDeps, takeKey } from './key-reuse.ts'
 import { decide } from './lifecycle.ts'
 import { type Products, commonNameRule, productOf, refusalsOf, thingOf } from './product.ts'
 import type { TokenHasher } from './registration-token.ts'
 
 /** The steps of a vend, in their order; `hold` is adoption's. */
-export type VendStep = 'check' | 'claim' | 'hold' | 'issue' | 'record' | 'bind' | 'commit'
+export type VendStep = 'check' | 'claim' | 'hold' | 'key' | 'issue' | 'record' | 'bind' | 'commit'
 
 /** What a device asks for: a certificate for the key of its CSR, or a certificate with a key pair made for it. */
 export interface VendRequest {
@@ -36,7 +37,7 @@ export interface Vended {
   keyPair?: KeyPair
 }
 
-export interface VendDeps {
+export interface VendDeps extends KeyReuseDeps {
   registry: DeviceRegistry
   controlPlane: ControlPlane
   hashToken: TokenHasher
@@ -81,6 +82,8 @@ export interface Run extends VendDeps, Held {
   csr: Csr | undefined
   /** What each product that refuses the request says to it. */
   refusals: ReadonlyMap<string, CvmError>
+  /** Whether the key of the CSR is known to be the device's own. */
+  isKeyTaken: boolean
 }
 
 export function check ({ serialNumber, certificateSigningRequest }: Pick<VendRequest, 'serialNumber' | 'certificateSigningRequest'>, products: Products): Csr | undefined {
@@ -91,7 +94,7 @@ export function check ({ serialNumber, certificateSigningRequest }: Pick<VendReq
 /** What a run starts with, before anything has happened. */
 export function begin (request: VendRequest, csr: Csr | undefined, deps: VendDeps): Run {
   const refusals = refusalsOf(deps.products, request, csr)
-  return { ...deps, request, csr, refusals, claimId: deps.newClaimId(), signal: deps.deadline(), certainlyNothing: true }
+  return { ...deps, request, csr, refusals, claimId: deps.newClaimId(), signal: deps.deadline(), certainlyNothing: true, isKeyTaken: false }
 }
 
 export function takeClaim (run: Run): Promise<Claimed> {
@@ -108,7 +111,14 @@ export function takeClaim (run: Run): Promise<Claimed> {
     claimExpiresAt: now + run.claimLifetimeMs,
     requestId,
     refusingProducts: [...run.refusals.keys()]
-  }, run)
+  }, { ...run, ownKey: device => ownKey(run, device) })
+}
+
+/** Makes the key of the CSR the device's, once in a run; AWS IoT's own key pairs are never another device's. */
+export async function ownKey (run: Run, device: Device): Promise<void> {
+  if (!run.csr || run.isKeyTaken) return
+  await takeKey({ device, publicKeyFingerprint: run.csr.publicKeyFingerprint, requestId: run.request.requestId }, run)
+  run.isKeyTaken = true
 }
 
 /** AWS IoT makes a new certificate at every call, so one that cannot be used is deleted before the failure is passed on. */

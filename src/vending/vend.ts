@@ -3,12 +3,14 @@ import type { Device } from './device.ts'
 import { productOf } from './product.ts'
 import {
   ClaimLost, type VendDeps, type VendRequest, type VendStep, type Vended,
-  answerFrom, begin, bind, check, commit, giveBack, issue, record, takeClaim
+  answerFrom, begin, bind, check, commit, giveBack, issue, ownKey, record, takeClaim
 } from './vend-steps.ts'
 
 /**
  * Vends a certificate: the six steps of DESIGN section 4, intent before act, every write after the claim fenced by `claimId`.
- * Safe to repeat with the same request at any time and from any replica. Raises `CvmError` for every refusal and failure.
+ * The key of a CSR becomes the device's between the claim and the call of AWS IoT: only a request with the claim takes a key, and no key of
+ * another device is certified. Safe to repeat with the same request at any time and from any replica. Throws `CvmError` for every refusal
+ * and failure.
  */
 export async function vend (request: VendRequest, deps: VendDeps): Promise<Vended> {
   // 1. Check the CSR: nothing is written and AWS IoT is not called before this.
@@ -22,6 +24,7 @@ export async function vend (request: VendRequest, deps: VendDeps): Promise<Vende
   try {
     let keyPair: KeyPair | undefined
     if (device.state === 'ISSUING') {
+      if (csr) await timed(deps, 'key', () => ownKey(run, device))
       // 3. Issue a certificate, INACTIVE, beside making sure of the thing.
       const issued = await timed(deps, 'issue', () => issue(run, device))
       keyPair = issued.keyPair

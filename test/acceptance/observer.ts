@@ -33,7 +33,7 @@ export class Observer {
     switch (operation) {
       case 'UpdateItem':
       case 'GetItem':
-      case 'PutItem': return key?.serialNumber?.S
+      case 'PutItem': return ownerOfKey(body) ?? key?.serialNumber?.S
       case 'CreateCertificateFromCsr': return this.#serialByCsr.get(String(body['certificateSigningRequest']))
       case 'CreateThing':
       case 'AttachThingPrincipal': return parts[2]
@@ -85,6 +85,13 @@ export class Observer {
     active.add(id)
     if (active.size > 1) this.violations.push(`device ${serialNumber} has ${active.size} ACTIVE certificates: ${[...active].join(', ')}`)
   }
+}
+
+/** The device that a row of a public key is written for. */
+function ownerOfKey (body: AwsCall['body']): string | undefined {
+  const { ':holder': holder } = (body['ExpressionAttributeValues'] ?? {}) as Record<string, { S?: string }>
+  const { serialNumber } = (body['Key'] ?? {}) as { serialNumber?: { S?: string } }
+  return serialNumber?.S?.startsWith('#key/') ? holder?.S : undefined
 }
 
 /** Lets everything pass, and the observer see it. */

@@ -42,6 +42,7 @@ for (const engine of ENGINES) {
       await new DynamoDbUnfinishedDevices(documents, table).lease('reconcile', 'a', NOW, LATER)
       await put(table, { serialNumber: { S: `authority#${'a'.repeat(64)}` }, revision: { N: '1' } })
       await put(table, { serialNumber: { S: `#certificate/${'a'.repeat(64)}` }, holdId: { S: 'h' } })
+      await put(table, { serialNumber: { S: `#key/${'a'.repeat(64)}` }, holder: { S: 'sn' }, takenAt: { N: '1' } })
       for (const limit of [1, 7, 23, 200]) {
         const seen: string[] = []
         let cursor: string | undefined

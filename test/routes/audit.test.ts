@@ -193,12 +193,12 @@ function capture (level: string) {
 async function observed () {
   const rig = await makeRig()
   const { log, lines } = capture('error')
-  const { registry, adoptions, certificateHolds, controlPlane, products } = rig
+  const { registry, adoptions, certificateHolds, keyOwners, controlPlane, products } = rig
   const planes = { forDevices: controlPlane, forBulk: controlPlane, admitLine: async () => () => {} }
   const metrics = createMetrics({ version: 'test', node: 'test' })
   const hashToken = HASH
   const { audit } = auditLog(log)
-  const ports = { registry, renewals: registry.renewals, devices: registry, catalog: registry, adoptions, certificateHolds }
+  const ports = { registry, renewals: registry.renewals, devices: registry, catalog: registry, adoptions, certificateHolds, keyOwners }
   const shadows = { find: async () => undefined, setDesired: async () => { throw new CvmError('aws-iot-unavailable') } }
   const nobody = {
     authorities: new ModelAuthorities(),

@@ -14,7 +14,7 @@ await t.test('a certificate that was made elsewhere becomes the device\'s, once'
   t.notOk('caCertificatePem' in adopted.certificate)
   t.same(rig.controlPlane.active(), [certificateId])
   t.ok(rig.controlPlane.bound.has(certificateId))
-  t.same(rig.steps, ['claim', 'hold', 'issue', 'record', 'bind', 'commit'].map(step => [step, true]))
+  t.same(rig.steps, ['claim', 'hold', 'key', 'issue', 'record', 'bind', 'commit'].map(step => [step, true]))
   t.match(await rig.registry.find(SERIAL), { state: 'ACTIVE', suspicion: undefined, lastClaimExpiresAt: undefined })
   t.same(await story(rig), ['registered', 'claimed', 'adopted', 'activated'])
 
@@ -178,9 +178,13 @@ await t.test('two devices do not get one certificate', async t => {
   await t.rejects(rig.adopt(0, 'registered', 'sn-2'), { code: 'certificate-in-use' }, 'while it is being ended')
   rig.clock.now += AFTER
   await rig.reconcile()
-  await t.rejects(rig.adopt(0, 'registered', 'sn-2'), { code: 'certificate-revoked' })
+  await t.rejects(rig.adopt(0, 'registered', 'sn-2'), { code: 'key-in-use' }, 'its key was the other device\'s')
+})
 
-  // What never became the first one's may become the other one's, once nobody can record it any more.
+await t.test('a certificate that never became one device\'s may become another one\'s, once no worker can record it any more', async t => {
+  const rig = await makeRig()
+  const other = { serialNumber: 'sn-2', product: 'default', tokenHash: undefined, tokenExpiresAt: undefined }
+  await rig.registry.register(other, { now: rig.clock.now, requestId: 'r' })
   await dieAt(rig, 'before', 'registerCertificate', () => rig.adopt(1))
   const isHeld = { code: 'vend-in-progress' }
   await t.rejects(rig.adopt(1, 'registered', 'sn-2'), isHeld)

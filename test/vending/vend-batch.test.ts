@@ -26,6 +26,7 @@ function rig (...answers: (Vended | Error)[]) {
     },
     register: async () => {},
     registry: { find: async () => undefined },
+    keyOwners: { find: async () => undefined },
     hashToken: () => 'hash',
     products: new Map(),
     now: () => now,

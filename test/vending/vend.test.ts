@@ -12,7 +12,7 @@ await t.test('vends, then replays the same certificate', async t => {
   const first = await rig.vend()
   t.equal(first.outcome, 'vended')
   t.same(rig.controlPlane.active(), [first.certificate.certificateId])
-  t.same(rig.steps, ['check', 'claim', 'issue', 'record', 'bind', 'commit'].map(step => [step, true]))
+  t.same(rig.steps, ['check', 'claim', 'key', 'issue', 'record', 'bind', 'commit'].map(step => [step, true]))
   const calls = rig.controlPlane.calls.length
   t.same(await rig.vend(), { outcome: 'replayed', certificate: first.certificate, product: 'default' })
   t.equal(rig.controlPlane.calls.length, calls, 'a replay asks nothing of AWS IoT')
