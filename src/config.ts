@@ -39,6 +39,9 @@ export class ConfigError extends Error {
   }
 }
 
+/** A copy, because env-schema changes what it is given; one, because Ajv compiles each object anew. */
+const SCHEMA = structuredClone(SETTINGS)
+
 /** The account of local mode's AWS IoT Core. */
 const LOCAL_ACCOUNT_ID = '000000000000'
 
@@ -106,7 +109,7 @@ export function readConfig (
 function readSettings (env: Readonly<Record<string, string | undefined>>): { settings: Settings, faults: string[] } {
   const data = Object.fromEntries(Object.keys(SETTINGS.properties).filter(name => env[name] !== undefined).map(name => [name, env[name]]))
   const read = (given: Record<string, string | undefined>) =>
-    envSchema<Settings>({ schema: structuredClone(SETTINGS), data: given as Record<string, string>, env: false })
+    envSchema<Settings>({ schema: SCHEMA, data: given as Record<string, string>, env: false })
   // Ajv would take `0x10`, and `Infinity` past every maximum.
   const isNumeral = (name: string) => (allowed(name).startsWith('a whole') ? /^\d+$/ : /^\d+(\.\d+)?$/).test(data[name] ?? '')
   const names = Object.keys(data).filter(name => allowed(name).includes('number from') && !isNumeral(name))

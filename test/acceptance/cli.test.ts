@@ -2,6 +2,7 @@
 import { readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { cvm as hosted } from '../cli/command.ts'
 import { openssl } from '../fixtures/openssl.ts'
 import { CLI, folder, run } from './processes.ts'
 import { onEachEngine, startService } from './service-process.ts'
@@ -14,8 +15,12 @@ const FILES = { 'iot-certificate.pem.crt': 0o644, 'iot-private.pem.key': 0o600, 
 await onEachEngine(t, async (t, engine) => {
   const service = await startService(t, engine)
   const dir = folder(t)
+  const env = { CVM_LOCAL_DIR: service.dir }
   /** Runs `cvm` where the local service is found by its folder. */
-  const cvm = async (...args: string[]) => await run(t, [CLI, ...args], { CVM_LOCAL_DIR: service.dir })
+  const cvm = async (...args: string[]) => {
+    const { status, stdout, stderr } = await hosted(args, { env })
+    return { exit: status, output: stdout + stderr }
+  }
   const deviceFile = (name: string, device: object) => {
     writeFileSync(join(dir, name), JSON.stringify(device), { mode: 0o600 })
     return join(dir, name)
@@ -40,7 +45,7 @@ await onEachEngine(t, async (t, engine) => {
     const printed = [...service.output().matchAll(/^ +npm run cvm -- (.+)$/gm)].map(([, line = '']) => line.replace('my-device', out).split(' '))
     t.equal(printed.length, 4)
     for (const args of printed) {
-      const { exit, output } = await cvm(...args)
+      const { exit, output } = await run(t, [CLI, ...args], env)
       t.match({ exit, output }, { exit: 0 }, `cvm ${args.join(' ')}`)
     }
   })

@@ -6,7 +6,7 @@ import t from 'tap'
 import type { Test } from 'tap'
 import { CLI, folder } from './processes.ts'
 import { onEachEngine, startService } from './service-process.ts'
-import { tool } from './tools.ts'
+import { isWholeRun, tool } from './tools.ts'
 import { README, commandsOf } from './transcript.ts'
 
 t.setTimeout(900_000)
@@ -17,7 +17,7 @@ const settled = (said: string) => said.replace(/^(vended|registered)( +)(\d+)\n(
 
 const CVM = `cvm () { '${process.execPath}' '${CLI}' "$@"; }`
 
-await onEachEngine(t, async (t, engine) => {
+if (isWholeRun(t, 'the README\'s fleet\'s day')) await onEachEngine(t, async (t, engine) => {
   const service = await startService(t, engine)
   const dir = folder(t)
   const env = { PATH: process.env['PATH'] ?? '', CVM_LOCAL_DIR: service.dir, XDG_CONFIG_HOME: dir, AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: 'true' }
