@@ -5,7 +5,7 @@ import { connectAsync } from 'mqtt'
 import t from 'tap'
 import type { Test } from 'tap'
 import { CLI, folder } from './processes.ts'
-import { onEachEngine, startService } from './service-process.ts'
+import { type Engine, onEachEngine, startService } from './service-process.ts'
 import { isWholeRun, tool } from './tools.ts'
 import { README, commandsOf } from './transcript.ts'
 
@@ -17,7 +17,9 @@ const settled = (said: string) => said.replace(/^(vended|registered)( +)(\d+)\n(
 
 const CVM = `cvm () { '${process.execPath}' '${CLI}' "$@"; }`
 
-if (isWholeRun(t, 'the README\'s fleet\'s day')) await onEachEngine(t, async (t, engine) => {
+if (isWholeRun(t, 'the README\'s fleet\'s day')) await onEachEngine(t, day)
+
+async function day (t: Test, engine: Engine): Promise<void> {
   const service = await startService(t, engine)
   const dir = folder(t)
   const env = { PATH: process.env['PATH'] ?? '', CVM_LOCAL_DIR: service.dir, XDG_CONFIG_HOME: dir, AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: 'true' }
@@ -54,4 +56,4 @@ if (isWholeRun(t, 'the README\'s fleet\'s day')) await onEachEngine(t, async (t,
   const held = await service.certificates()
   const statuses = held.map(({ status }) => status).sort()
   t.strictSame(statuses.filter(status => status === 'ACTIVE').length, 102, 'the line\'s hundred are ACTIVE, and of the four the first and the one that was reset')
-})
+}
