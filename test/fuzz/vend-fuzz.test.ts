@@ -5,6 +5,7 @@ import fc from 'fast-check'
 import type { InjectOptions } from 'fastify'
 import t, { type Test } from 'tap'
 import { isAnyProblem } from '../fixtures/problems.ts'
+import { isWhole } from '../fixtures/proof-size.ts'
 import { total } from '../fixtures/scrape.ts'
 import { startService } from '../fixtures/service.ts'
 import { until } from '../fixtures/until.ts'
@@ -14,9 +15,10 @@ import { derOf, pemOf, requestInfo, sealed } from '../x509/handmade.ts'
 import { addresses, bodyAround, edited, edits, headers, methods, wild } from './arbitraries.ts'
 
 const seed = Number(process.env['FUZZ_SEED'] ?? Date.now() % 0x7fffffff)
-const runs = Number(process.env['FUZZ_RUNS'] ?? 400)
-const HANG_MS = 15_000
+const runs = Number(process.env['FUZZ_RUNS'] ?? (isWhole ? 1_000 : 150))
+const HANG_MS = 120_000
 const FEW = Math.ceil(runs / 4)
+t.setTimeout(600_000)
 
 const UNLIMITED = { RATE_LIMIT_ADDRESS_MAX: '10000000', RATE_LIMIT_SERIAL_MAX: '10000000', MAX_EVENT_LOOP_DELAY_MS: '60000' }
 const service = await startService({ ...UNLIMITED, TRUST_PROXY_CIDRS: '127.0.0.0/8' })
