@@ -2,28 +2,13 @@
 
 # One policy for all devices of a product: the variable is the thing's name, which is bound to the certificate and must be the client id.
 # The subject and issuer of a certificate decide nothing, because whoever has a CA can write anything into them.
+# Shadow topics are included: operators and earlier firmware write shadows, which the device must be able to read.
 resource "aws_iot_policy" "device" {
   name = var.device_policy_name
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [
-      {
-        Effect   = "Allow"
-        Action   = "iot:Connect"
-        Resource = "${local.iot_arn}:client/$${iot:Connection.Thing.ThingName}"
-      },
-      {
-        Effect   = "Allow"
-        Action   = ["iot:Publish", "iot:Receive"]
-        Resource = "${local.iot_arn}:topic/${var.device_topics}/$${iot:Connection.Thing.ThingName}/*"
-      },
-      {
-        Effect   = "Allow"
-        Action   = "iot:Subscribe"
-        Resource = "${local.iot_arn}:topicfilter/${var.device_topics}/$${iot:Connection.Thing.ThingName}/*"
-      },
-    ]
-  })
+  policy = jsonencode(jsondecode(templatefile("${path.module}/device-policy.json", {
+    arn    = local.iot_arn
+    topics = var.device_topics
+  })))
 }
 
 locals {

@@ -371,7 +371,7 @@ variable "device_policy_name" {
 }
 
 variable "device_topics" {
-  description = "Below which topic a device may publish and subscribe: <device_topics>/<thing name>/…"
+  description = "Below which topic a device may publish and subscribe: <device_topics>/<thing name>/… Its shadow topics are always allowed."
   type        = string
   default     = "devices"
 

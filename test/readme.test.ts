@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { ERRORS } from '../src/errors.ts'
+import { devicePolicy } from '../src/local/device-policy.ts'
 import { FROM_ENVIRONMENT, INITIAL, PRODUCT } from '../src/products.ts'
 import { createMetrics } from '../src/plugins/metrics.ts'
 import { SETTINGS, allowed } from '../src/settings.ts'
@@ -44,6 +45,7 @@ const tables: Record<string, string> = {
   'migration-notes': table(['note', 'meaning'], Object.entries(MIGRATION_NOTES).map(([note, meaning]) => [`\`${note}\``, meaning])),
   'foreign-refusals': table(['reason', 'rule'], Object.entries({ ...FOREIGN_REFUSALS, ...CANDIDATE_REFUSALS }).map(([reason, rule]) => [`\`${reason}\``, rule])),
   'authority-refusals': table(['reason', 'rule'], Object.entries(AUTHORITY_REFUSALS).map(([reason, rule]) => [`\`${reason}\``, rule])),
+  'device-policy': `\`\`\`json\n${JSON.stringify(devicePolicy('arn:aws:iot:REGION:ACCOUNT'), null, 2)}\n\`\`\``,
   bench: table(HEAD, Object.values(benched()).flat().map(rowOf)),
   access: table(['method', 'route', 'who'], await accessRows()),
   infrastructure: table(['variable', 'default', 'meaning'], variableRows()),

@@ -233,7 +233,8 @@ run "required_variables_alone" {
 
   assert {
     condition = alltrue([for statement in jsondecode(aws_iot_policy.device.policy).Statement :
-    can(regex("/\\$\\{iot:Connection\\.Thing\\.ThingName\\}(/\\*)?$", statement.Resource)) && alltrue([for action in flatten([statement.Action]) : contains(["iot:Connect", "iot:Publish", "iot:Receive", "iot:Subscribe"], action)])])
+      alltrue([for resource in flatten([statement.Resource]) : can(regex("/\\$\\{iot:Connection\\.Thing\\.ThingName\\}(/\\*|/shadow/\\*)?$", resource))]) &&
+    alltrue([for action in flatten([statement.Action]) : contains(["iot:Connect", "iot:Publish", "iot:Receive", "iot:Subscribe"], action)])])
     error_message = "A device may do things in its thing's name only."
   }
 

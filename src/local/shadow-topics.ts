@@ -3,6 +3,7 @@ import { AwsError } from './aws-error.ts'
 import type { Message } from './messages.ts'
 import { shadowRequest, tokenIn } from './shadow-request.ts'
 
+const NO_PAYLOAD = Buffer.alloc(0)
 // Requests per second and thing (aws-facts 1.6).
 const RATE = 20
 const TOPIC = /^\$aws\/things\/([a-zA-Z0-9:_-]{1,128})\/shadow\/(?:name\/([$a-zA-Z0-9:_-]{1,64})\/)?(get|update|delete)$/
@@ -32,10 +33,11 @@ export class ShadowTopics {
     return accepted
   }
 
-  remove (thing: string, name: string): object {
+  /** Over MQTT `payload` may hold a clientToken, which the answer repeats. */
+  remove (thing: string, name: string, payload: Buffer = NO_PAYLOAD): object {
     this.#spend(thing)
     const answer = this.#account.shadows.remove(thing, name)
-    this.#announce(thing, name, 'delete/accepted', answer)
+    this.#announce(thing, name, 'delete/accepted', { ...answer, ...token(payload) })
     return answer
   }
 
@@ -55,7 +57,7 @@ export class ShadowTopics {
   #answer (thing: string, name: string, verb: string, payload: Buffer): void {
     if (verb === 'get') this.#announce(thing, name, 'get/accepted', { ...this.get(thing, name), ...token(payload) })
     else if (verb === 'update') this.update(thing, name, payload)
-    else this.remove(thing, name)
+    else this.remove(thing, name, payload)
     if (verb !== 'get') this.#account.touch()
   }
 

@@ -1,6 +1,7 @@
 import path from 'node:path'
 import { Account } from './account.ts'
 import { serverCertificate, serverRoot, type Credentials } from './ca.ts'
+import { devicePolicy } from './device-policy.ts'
 import { startDynamodb } from './dynamodb.ts'
 import type { FaultPlan } from './faults.ts'
 import { lockFolder } from './folder-lock.ts'
@@ -26,7 +27,7 @@ export interface LocalSettings {
   dynamodbUrl?: string
   /** Where the CA, the state of AWS IoT and the tables are kept; '' keeps everything in memory. */
   dir: string
-  /** The device policy made at the start, limited to the device's own topics. */
+  /** The device policy made at the start, limited to the device's own topics and shadows. */
   policyName: string
   /** Names besides localhost that the servers answer to. */
   serverNames?: string[]
@@ -87,7 +88,7 @@ export async function startLocal (settings: LocalSettings): Promise<LocalAws> {
     }
     const { policies, tags } = account
     if (policies.find(settings.policyName) === undefined) {
-      tags.create(policies.create(settings.policyName, devicePolicy(account.arnPrefix)).arn)
+      tags.create(policies.create(settings.policyName, JSON.stringify(devicePolicy(account.arnPrefix), null, 2)).arn)
     }
 
     const tables = dir === '' ? '' : path.join(dir, 'dynamodb')
@@ -103,19 +104,4 @@ export async function startLocal (settings: LocalSettings): Promise<LocalAws> {
     await close()
     throw error
   }
-}
-
-/** A device may connect as its thing, and use the topics and the shadow that carry its name. */
-function devicePolicy (arnPrefix: string): string {
-  // eslint-disable-next-line no-template-curly-in-string -- a policy variable, for AWS IoT to fill in
-  const thing = '${iot:Connection.Thing.ThingName}'
-  const own = (kind: string): string[] => [`devices/${thing}/*`, `$aws/things/${thing}/*`].map(topic => `${arnPrefix}:${kind}/${topic}`)
-  return JSON.stringify({
-    Version: '2012-10-17',
-    Statement: [
-      { Effect: 'Allow', Action: 'iot:Connect', Resource: `${arnPrefix}:client/${thing}` },
-      { Effect: 'Allow', Action: ['iot:Publish', 'iot:Receive'], Resource: own('topic') },
-      { Effect: 'Allow', Action: 'iot:Subscribe', Resource: own('topicfilter') }
-    ]
-  }, null, 2)
 }

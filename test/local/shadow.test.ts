@@ -164,8 +164,11 @@ await t.test('over MQTT', async t => {
   t.match(await answers(1, publish('update', { state: {}, version: 9, clientToken: 'v' })), { 'update/rejected': { code: 409, clientToken: 'v' } })
   t.match(await answers(3, async () => await update('dev', { state: { desired: { a: 2 } } })), { 'update/delta': { state: { a: 2 } } }, 'told of what comes over HTTPS')
   t.match(await answers(3, publish('name/n/update', { state: { desired: { b: 1 } } })), { 'name/n/update/delta': { state: { b: 1 }, version: 1 } })
-  t.match(await answers(1, publish('delete', '')), { 'delete/accepted': { version: 3 } })
-  t.match(await answers(1, publish('delete', '')), { 'delete/rejected': { code: 404 } })
+  const deleted = await answers(1, publish('delete', { clientToken: 'd' }))
+  t.strictSame(deleted, { 'delete/accepted': { version: 3, timestamp: deleted['delete/accepted']?.['timestamp'], clientToken: 'd' } })
+  t.match(await answers(1, publish('delete', { clientToken: 'e' })), { 'delete/rejected': { code: 404, clientToken: 'e' } })
+  const untold = await answers(1, publish('name/n/delete', ''))
+  t.notOk(Object.hasOwn(untold['name/n/delete/accepted'] ?? {}, 'clientToken'), 'no token where none was sent')
 
   const closed = new Promise<void>(resolve => { client.once('close', resolve) })
   client.on('error', () => {})
