@@ -100,17 +100,29 @@ await t.test(`a call is cut: ${sample.length} of ${cuts.length} cases`, async t 
   }
 })
 
-await t.test('a renewal that cannot be confirmed any more is thrown away, and the next run makes another', async t => {
+await t.test('a renewal that cannot be confirmed any more is asked for again with the same key', async t => {
   for (const code of ['renewal-gone', 'device-not-authorized']) {
     const device = await vendedDevice()
     const before = filesOf(device)
     strikeOnce(CONFIRM, { status: code === 'renewal-gone' ? 409 : 401, body: JSON.stringify({ title: code, code }) })
     t.match(await run('bash', 'renewal', device), { code: 1, stderr: code }, 'is told')
     t.match(filesOf(device), before, 'the pair is as it was')
-    t.notOk(existsSync(join(device.dir, 'next', 'key.pem')), 'the new key is gone')
+    const key = readFileSync(join(device.dir, 'next', 'key.pem'), 'utf8')
     await succeeds(t, 'bash', 'renewal', device)
     t.equal(await statusOf(pairIn(t, device)), 'ACTIVE')
+    t.equal(filesOf(device)['key.pem'], key, 'the new key is kept')
   }
+})
+
+await t.test('a refusal alone never costs a pair: the new one may be in force (G5)', async t => {
+  const device = await vendedDevice()
+  strikeOnce(CONFIRM, 'lost answer')
+  t.not((await run('bash', 'renewal', device)).code, 0)
+  strikeOnce(CONFIRM, { status: 409, body: JSON.stringify({ title: 'gone', code: 'renewal-gone' }) })
+  t.match(await run('bash', 'renewal', device), { code: 1, stderr: 'renewal-gone' })
+  t.match(await run('bash', 'renewal', device), { code: 1, stderr: 'device-not-authorized' }, 'the old pair is over')
+  await succeeds(t, 'bash', 'renewal', device)
+  t.equal(await statusOf(pairIn(t, device)), 'ACTIVE')
 })
 
 await t.test('a power cut while the new files take their places: the next run finishes that', async t => {

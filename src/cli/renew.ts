@@ -6,7 +6,7 @@ import { type DeviceFacts, FILES, readFacts, readPrivateKey, writeCertificate } 
 import { prepare } from './enroll.ts'
 import { EXIT, Failure } from './failure.ts'
 import { privateKeyOf } from './private-key.ts'
-import { discardNext, markConfirmed, nextFolder, takeOver } from './renewal-folder.ts'
+import { markConfirmed, nextFolder, takeOver } from './renewal-folder.ts'
 import { makeProof } from './renewal-proof.ts'
 import { checkVended, fingerprintOf } from './vended.ts'
 
@@ -22,7 +22,7 @@ export interface Renewal {
 /** The pair in the folder, which a proof is made with. */
 interface Pair { readonly facts: DeviceFacts, readonly privateKeyPem: string }
 
-/** What the service says of a new pair that cannot be put into force any more: then it is thrown away, and a new one is made. */
+/** The answers to a confirmation that no repetition of it changes. */
 const GONE: ReadonlySet<string | undefined> = new Set(['renewal-gone', 'device-not-authorized'])
 
 /**
@@ -35,12 +35,13 @@ export async function renew (renewal: Renewal): Promise<DeviceFacts> {
   await takeOver(folder)
   const present = await pairIn(folder)
   if (!present) throw new Failure(EXIT.failed, `${folder} holds no enrolled device`, { remedy: `cvm device enroll --out ${folder}` })
+  if (await readFacts(nextFolder(folder)) === undefined) await ask(renewal, present)
   try {
-    await ask(renewal, present)
     await confirm(renewal, present)
   } catch (error) {
-    if (!(error instanceof Failure) || !GONE.has(error.problem.code) || await pairIn(nextFolder(folder)) === undefined) throw error
-    await discardNext(folder)
+    if (!(error instanceof Failure) || !GONE.has(error.problem.code)) throw error
+    // A refusal alone does not show which certificate is in force: the new pair stays until the service has answered the working key with
+    // another certificate for it.
     await ask(renewal, present)
     await confirm(renewal, present)
   }
@@ -49,14 +50,13 @@ export async function renew (renewal: Renewal): Promise<DeviceFacts> {
   return (await pairIn(folder) as Pair).facts
 }
 
-/** Has a new pair in `next`: the one that an earlier run left there, or a new one. */
+/** Gets a certificate for the key in `next`, which it makes where there is none. */
 async function ask (renewal: Renewal, { facts, privateKeyPem }: Pair): Promise<void> {
   const { service, folder, patience, now, audience = facts.endpoint } = renewal
   const { serialNumber, certificateId } = facts
   const next = nextFolder(folder)
   const key = privateKeyOf(privateKeyPem, join(folder, FILES.privateKey))
   const { csrPem, privateKeyPem: nextKeyPem } = await prepare(next, serialNumber, key.asymmetricKeyType === 'rsa' ? 'rsa' : 'ec')
-  if (await readFacts(next) !== undefined) return
   const proof = await makeProof({ key, certificateId, audience, now: now(), csrPem })
   const { body } = await postUntilAnswered(service, 'v1/certificates/renew', { serialNumber, certificateSigningRequest: csrPem, proof }, patience)
   const vended = checkVended(body, serialNumber, fingerprintOf(nextKeyPem))

@@ -8,7 +8,7 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { text } from 'node:stream/consumers'
-import { DescribeCertificateCommand } from '@aws-sdk/client-iot'
+import { DescribeCertificateCommand, UpdateCertificateCommand } from '@aws-sdk/client-iot'
 import t, { type Test } from 'tap'
 import { type Agent, runAgent } from '../../src/cli/agent.ts'
 import { FILES } from '../../src/cli/device-folder.ts'
@@ -79,7 +79,33 @@ await t.test('a new key and certificate take the place of the old ones', async t
   }
 })
 
-await t.test('what is refused leaves the old pair working; a pair that is gone is made anew', async t => {
+await t.test('a renewal that the service has given up is asked for again with the same key', async t => {
+  const device = await enrolled(t)
+  const cut = await startProxy(t)
+  cut.before = path => { if (path.endsWith('/confirm')) throw new Error('cut') }
+  await failure(renew(renewal(device, { service: { url: cut.url }, patience: { timeoutMs: 2_000 } })))
+  const next = join(device.folder, 'next')
+  const [given, key] = [pairOf(next), readFileSync(join(next, FILES.privateKey), 'utf8')]
+  await service.iot.send(new UpdateCertificateCommand({ certificateId: given, newStatus: 'REVOKED' }))
+  const { certificateId } = await renew(renewal(device))
+  t.not(certificateId, given)
+  t.equal(readFileSync(join(device.folder, FILES.privateKey), 'utf8'), key)
+  t.same(await working(device), [certificateId])
+})
+
+await t.test('a refusal alone never costs a pair: the new one may be in force (G5)', async t => {
+  for (const code of ['renewal-gone', 'device-not-authorized']) {
+    const device = await enrolled(t)
+    const proxy = await startProxy(t)
+    proxy.instead = path => path.endsWith('/confirm') ? { status: code === 'renewal-gone' ? 409 : 401, body: { code, title: code } } : undefined
+    t.match(await failure(renew(renewal(device, { service: { url: proxy.url } }))), { exitCode: 3, problem: { code: 'device-not-authorized' } })
+    t.equal((await working(device)).length, 1, `${code}: the service has confirmed, and the folder holds the new pair`)
+    const facts = await renew(renewal(device))
+    t.same(await working(device), [facts.certificateId], `${code}: the same command finishes`)
+  }
+})
+
+await t.test('what is refused leaves the old pair working', async t => {
   const device = await enrolled(t)
   const before = pairOf(device.folder)
   t.match(await failure(renew(renewal(device, { audience: 'elsewhere' }))), { exitCode: 3, problem: { code: 'proof-rejected' } })
@@ -97,7 +123,7 @@ await t.test('what is refused leaves the old pair working; a pair that is gone i
   t.equal(await statusOf(certificateId), 'ACTIVE')
   t.match(await failure(renew(renewal(device))), { exitCode: 3, problem: { code: 'device-not-authorized' } }, 'this folder is the old one now')
   t.same(readFileSync(join(device.folder, FILES.privateKey)), saved)
-  t.notOk(pairOf(join(device.folder, 'next')), 'and the pair that is gone is thrown away')
+  t.equal(pairOf(join(device.folder, 'next')), given, 'and nothing is thrown away on a refusal alone')
   t.match(await renew(renewal({ ...device, folder: other })), { serialNumber: device.serialNumber })
 })
 
@@ -217,11 +243,17 @@ await t.test('the agent as a process: one line for each event, and SIGTERM ends 
   t.match(out, /^\S+Z watching .+: sn-\S+, to be renewed after \S+\n\S+Z stopped\n$/)
 })
 
-interface Proxy { url: URL, before: (path: string) => void, after: (path: string) => void }
+interface Proxy {
+  url: URL
+  before: (path: string) => void
+  after: (path: string) => void
+  /** What the command is told instead of the service's answer. */
+  instead: (path: string) => { status: number, body: object } | undefined
+}
 
 /** Between the command and the service: what a test does before or after a request is answered there; an error cuts it off. */
 async function startProxy (t: Test): Promise<Proxy> {
-  const proxy: Proxy = { url, before () {}, after () {} }
+  const proxy: Proxy = { url, before () {}, after () {}, instead: () => undefined }
   const server = createServer((request, response) => {
     const path = request.url ?? ''
     try {
@@ -234,7 +266,9 @@ async function startProxy (t: Test): Promise<Proxy> {
       const chunks: Buffer[] = []
       answer.on('data', (chunk: Buffer) => chunks.push(chunk)).on('end', () => {
         proxy.after(path)
-        response.writeHead(answer.statusCode ?? 500, answer.headers).end(Buffer.concat(chunks))
+        const other = proxy.instead(path)
+        if (other) response.writeHead(other.status, { 'content-type': 'application/problem+json' }).end(JSON.stringify(other.body))
+        else response.writeHead(answer.statusCode ?? 500, answer.headers).end(Buffer.concat(chunks))
       })
     })
     request.pipe(on)
