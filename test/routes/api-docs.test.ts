@@ -59,6 +59,9 @@ const BEFORE: Readonly<Record<string, Before>> = {
 /** Their proof is of the moment and of a key, or a header: no example can be accepted. `renew.test.ts` and `jitr.test.ts` ask them. */
 const OF_THE_MOMENT = ['renewCertificate', 'confirmCertificate', 'receiveJitrEvent']
 
+// Each example has a service of its own.
+t.setTimeout(900_000)
+
 await t.test('it is OpenAPI 3.1, and complete', async t => {
   t.match(await new Validator().validate(document), { valid: true })
   t.equal(document.openapi, '3.1.0')
