@@ -14,23 +14,39 @@ import { RSA_SHA256, derOf, hex, pemOf, requestInfo, tlv } from './handmade.ts'
 const serialNumber = 'SN-0001'
 const subject = commonName(serialNumber)
 
-interface Curve { readonly kind: OpensslKey, readonly size: number, readonly digest: string, readonly oid: string, readonly order: bigint, readonly field: bigint }
+interface Curve {
+  readonly kind: OpensslKey
+  readonly size: number
+  readonly digest: string
+  readonly oid: string
+  readonly order: bigint
+  readonly field: bigint
+}
 
 // SEC 2, 2.4.2, 2.5.1 and 2.6.1.
 const CURVES: readonly Curve[] = [
   {
-    kind: 'ec', size: 32, digest: 'sha256', oid: '2a8648ce3d040302',
+    kind: 'ec',
+    size: 32,
+    digest: 'sha256',
+    oid: '2a8648ce3d040302',
     order: 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n,
     field: 2n ** 256n - 2n ** 224n + 2n ** 192n + 2n ** 96n - 1n
   },
   {
-    kind: 'ec-p384', size: 48, digest: 'sha384', oid: '2a8648ce3d040303',
+    kind: 'ec-p384',
+    size: 48,
+    digest: 'sha384',
+    oid: '2a8648ce3d040303',
     order: 0xffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973n,
     field: 2n ** 384n - 2n ** 128n - 2n ** 96n + 2n ** 32n - 1n
   },
   {
-    kind: 'ec-p521', size: 66, digest: 'sha512', oid: '2a8648ce3d040304',
-    order: 0x01fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffa51868783bf2f966b7fcc0148f709a5d03bb5c9b8899c47aebb6fb71e91386409n,
+    kind: 'ec-p521',
+    size: 66,
+    digest: 'sha512',
+    oid: '2a8648ce3d040304',
+    order: 2n ** 521n - 0x5ae79787c40d069948033feb708f65a2fc44a36477663b851449048e16ec79bf7n,
     field: 2n ** 521n - 1n
   }
 ]
@@ -42,9 +58,23 @@ function forgedNumbers ([r, s]: Numbers, { kind, order: n, field: p, size }: Cur
   const most = 2n ** BigInt(8 * size) - 1n
   const special = Object.entries({ 0: 0n, 1: 1n, 'n - 1': n - 1n, n, 'n + 1': n + 1n, p, 'p + 1': p + 1n, most })
   return {
-    'r + n': [r + n, s], 's + n': [r, s + n], 'both + n': [r + n, s + n], 'r - n': [r - n, s], 's - n': [r, s - n],
-    '-r': [-r, s], '-s': [r, -s], 'both negative': [-r, -s], swapped: [s, r], 'n - r': [n - r, s], 'r + 2^bits': [r + most + 1n, s],
-    'r + 1': [r + 1n, s], 's + 1': [r, s + 1n], 'r twice': [r, r], 's twice': [s, s], '1/s': [r, inverse(s, n)], '256 octets': [r, s + n * 2n ** BigInt(8 * (254 - size))],
+    'r + n': [r + n, s],
+    's + n': [r, s + n],
+    'both + n': [r + n, s + n],
+    'r - n': [r - n, s],
+    's - n': [r, s - n],
+    '-r': [-r, s],
+    '-s': [r, -s],
+    'both negative': [-r, -s],
+    swapped: [s, r],
+    'n - r': [n - r, s],
+    'r + 2^bits': [r + most + 1n, s],
+    'r + 1': [r + 1n, s],
+    's + 1': [r, s + 1n],
+    'r twice': [r, r],
+    's twice': [s, s],
+    '1/s': [r, inverse(s, n)],
+    '256 octets': [r, s + n * 2n ** BigInt(8 * (254 - size))],
     ...Object.fromEntries(special.flatMap(([what, value]) => [[`r = ${what}`, [value, s] as const], [`s = ${what}`, [r, value] as const]])),
     // On the other curves a verification takes long.
     ...kind === 'ec' && Object.fromEntries(special.flatMap(([one, x]) => special.map(([other, y]) => [`r = ${one}, s = ${other}`, [x, y] as const])))
@@ -58,20 +88,50 @@ function forgedBytes (r: Buffer, s: Buffer): Record<string, Buffer> {
   const content = Buffer.concat([r, s])
   const end = hex('0000')
   return {
-    empty: hex(''), 'an empty sequence': tlv(0x30), 'r alone': tlv(0x30, r), 'no sequence': content, 'a set': tlv(0x31, r, s), 'three numbers': tlv(0x30, r, s, s),
-    'a zero behind': Buffer.concat([good, hex('00')]), 'NULL behind': Buffer.concat([good, null_]), 'a zero in the sequence': tlv(0x30, r, s, hex('00')),
-    'NULL in the sequence': tlv(0x30, r, s, null_), 'NULL before': tlv(0x30, null_, r, s), 'two signatures': Buffer.concat([good, good]), nested: tlv(0x30, good),
-    'the sequence in a string': tlv(0x04, good), 'the sequence in a bit string': tlv(0x03, hex('00'), good),
-    'no length': good.subarray(0, 1), 'cut off': good.subarray(0, -1), 'cut off at the start': good.subarray(1),
-    'indefinite length': Buffer.concat([hex('3080'), content, end]), 'indefinite length, no end': Buffer.concat([hex('3080'), content]),
-    'indefinite length of r': tlv(0x30, hex('2280'), r, end, s), 'length of two octets more': Buffer.concat([hex('3082'), length(content, 2), content]),
-    'length of four octets': Buffer.concat([hex('3084'), length(content, 4), content]), 'length of 127 octets': Buffer.concat([hex('30ff'), length(content, 127), content]),
-    'a length too short': Buffer.concat([hex('30'), Buffer.from([content.length - 1]), content]), 'a length too long': Buffer.concat([hex('30'), Buffer.from([content.length + 1]), content]),
-    'length of r too long': tlv(0x30, Buffer.concat([hex('02'), Buffer.from([r.length + 40]), r.subarray(2)]), s), 'length of r 0': tlv(0x30, hex('0200'), r.subarray(2), s),
-    'r empty': tlv(0x30, tlv(0x02), s), 's empty': tlv(0x30, r, tlv(0x02)), 'both empty': tlv(0x30, tlv(0x02), tlv(0x02)), 'NULL for r': tlv(0x30, null_, s), 'NULL for s': tlv(0x30, r, null_),
-    'r of another tag': tlv(0x30, Buffer.concat([hex('0a'), r.subarray(1)]), s), 's in octets': tlv(0x30, r, Buffer.concat([hex('04'), s.subarray(1)])), 'r in bits': tlv(0x30, tlv(0x03, hex('00'), r.subarray(2)), s),
-    'r constructed': tlv(0x30, tlv(0x22, r), s), 'r a context tag': tlv(0x30, tlv(0x80, r.subarray(2)), s), 'reals': tlv(0x30, hex('090380fd01'), hex('090380fd01')), 'booleans': tlv(0x30, hex('0101ff'), hex('0101ff')),
-    'zeros': tlv(0x30, zero, zero), 'r changed at its end': tlv(0x30, flipped(r), s), 's changed at its end': tlv(0x30, r, flipped(s)), 'a high tag': Buffer.concat([hex('3f30'), length(content, 1), content])
+    empty: hex(''),
+    'an empty sequence': tlv(0x30),
+    'r alone': tlv(0x30, r),
+    'no sequence': content,
+    'a set': tlv(0x31, r, s),
+    'three numbers': tlv(0x30, r, s, s),
+    'a zero behind': Buffer.concat([good, hex('00')]),
+    'NULL behind': Buffer.concat([good, null_]),
+    'a zero in the sequence': tlv(0x30, r, s, hex('00')),
+    'NULL in the sequence': tlv(0x30, r, s, null_),
+    'NULL before': tlv(0x30, null_, r, s),
+    'two signatures': Buffer.concat([good, good]),
+    nested: tlv(0x30, good),
+    'the sequence in a string': tlv(0x04, good),
+    'the sequence in a bit string': tlv(0x03, hex('00'), good),
+    'no length': good.subarray(0, 1),
+    'cut off': good.subarray(0, -1),
+    'cut off at the start': good.subarray(1),
+    'indefinite length': Buffer.concat([hex('3080'), content, end]),
+    'indefinite length, no end': Buffer.concat([hex('3080'), content]),
+    'indefinite length of r': tlv(0x30, hex('2280'), r, end, s),
+    'length of two octets more': Buffer.concat([hex('3082'), length(content, 2), content]),
+    'length of four octets': Buffer.concat([hex('3084'), length(content, 4), content]),
+    'length of 127 octets': Buffer.concat([hex('30ff'), length(content, 127), content]),
+    'a length too short': Buffer.concat([hex('30'), Buffer.from([content.length - 1]), content]),
+    'a length too long': Buffer.concat([hex('30'), Buffer.from([content.length + 1]), content]),
+    'length of r too long': tlv(0x30, Buffer.concat([hex('02'), Buffer.from([r.length + 40]), r.subarray(2)]), s),
+    'length of r 0': tlv(0x30, hex('0200'), r.subarray(2), s),
+    'r empty': tlv(0x30, tlv(0x02), s),
+    's empty': tlv(0x30, r, tlv(0x02)),
+    'both empty': tlv(0x30, tlv(0x02), tlv(0x02)),
+    'NULL for r': tlv(0x30, null_, s),
+    'NULL for s': tlv(0x30, r, null_),
+    'r of another tag': tlv(0x30, Buffer.concat([hex('0a'), r.subarray(1)]), s),
+    's in octets': tlv(0x30, r, Buffer.concat([hex('04'), s.subarray(1)])),
+    'r in bits': tlv(0x30, tlv(0x03, hex('00'), r.subarray(2)), s),
+    'r constructed': tlv(0x30, tlv(0x22, r), s),
+    'r a context tag': tlv(0x30, tlv(0x80, r.subarray(2)), s),
+    reals: tlv(0x30, hex('090380fd01'), hex('090380fd01')),
+    booleans: tlv(0x30, hex('0101ff'), hex('0101ff')),
+    zeros: tlv(0x30, zero, zero),
+    'r changed at its end': tlv(0x30, flipped(r), s),
+    's changed at its end': tlv(0x30, r, flipped(s)),
+    'a high tag': Buffer.concat([hex('3f30'), length(content, 1), content])
   }
 }
 
@@ -110,9 +170,16 @@ for (const curve of CURVES) {
       refused(what, ([r, s]) => forgedBytes(integer(r), integer(s))[what]!)
     }
     for (const [what, forge] of Object.entries<(raw: Buffer) => Buffer>({
-      'one octet more': raw => Buffer.concat([raw, hex('00')]), 'one octet more before': raw => Buffer.concat([hex('00'), raw]), 'one octet fewer': raw => raw.subarray(1),
-      'r alone': raw => raw.subarray(0, size), 'r padded to twice its size': raw => Buffer.concat([Buffer.alloc(size), raw]), 'little-endian': raw => Buffer.concat([raw.subarray(0, size).toReversed(), raw.subarray(size).toReversed()].map(half => Buffer.from(half))),
-      'in hex': raw => Buffer.from(raw.toString('hex')), 'in base64': raw => Buffer.from(raw.toString('base64')), zeros: raw => Buffer.alloc(raw.length), ones: raw => Buffer.alloc(raw.length, 0xff)
+      'one octet more': raw => Buffer.concat([raw, hex('00')]),
+      'one octet more before': raw => Buffer.concat([hex('00'), raw]),
+      'one octet fewer': raw => raw.subarray(1),
+      'r alone': raw => raw.subarray(0, size),
+      'r padded to twice its size': raw => Buffer.concat([Buffer.alloc(size), raw]),
+      'little-endian': raw => Buffer.concat([raw.subarray(0, size).toReversed(), raw.subarray(size).toReversed()].map(half => Buffer.from(half))),
+      'in hex': raw => Buffer.from(raw.toString('hex')),
+      'in base64': raw => Buffer.from(raw.toString('base64')),
+      zeros: raw => Buffer.alloc(raw.length),
+      ones: raw => Buffer.alloc(raw.length, 0xff)
     })) refused(`raw: ${what}`, pair => forge(raw(pair, size)!))
     t.ok(count.refused > 200, `${count.refused} forged signatures were refused`)
   })
@@ -130,7 +197,8 @@ await t.test('a number that is more than r or s is none of a proof\'s signature'
 })
 
 const SHA256 = '608648016503040201'
-const info256 = (hashed: Buffer, oid = SHA256, ...parameters: Buffer[]): Buffer => tlv(0x30, tlv(0x30, tlv(0x06, hex(oid)), ...parameters), tlv(0x04, hashed))
+const info256 = (hashed: Buffer, oid = SHA256, ...parameters: Buffer[]): Buffer =>
+  tlv(0x30, tlv(0x30, tlv(0x06, hex(oid)), ...parameters), tlv(0x04, hashed))
 const padded = (size: number, end: Buffer, { start = '0001', fill = 0xff, separator = '00' } = {}): Buffer =>
   Buffer.concat([hex(start), Buffer.alloc(size - 2 - separator.length / 2 - end.length, fill), hex(separator), end])
 
