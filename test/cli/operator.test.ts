@@ -84,6 +84,14 @@ await t.test('certificate: whose it is', async t => {
   t.equal(service.paths.at(-1), 'GET /v1/certificates/nonsense%2F..')
 })
 
+await t.test('--key-compromised: of revoke alone', async t => {
+  const service = await scriptedService(t, [{ status: 200, body: DEVICE }])
+  t.match(await ask(service, 'revoke', 'sn-1', '--reason', 'leaked', '--key-compromised'), { status: 0, stdout: 'sn-1 is REVOKED\n' })
+  t.strictSame(service.bodies, ['{"reason":"leaked","keyCompromised":true}'])
+  t.match(await ask(service, 'reset', 'sn-1', '--reason', 'leaked', '--key-compromised'), { status: 2 })
+  t.equal(service.paths.length, 1)
+})
+
 await t.test('--if-match: on the condition that nothing has changed', async t => {
   const service = await scriptedService(t, [{ status: 200, body: DEVICE }, { status: 200, body: DEVICE }, problem(412, 'precondition-failed')])
   t.match(await ask(service, 'revoke', 'sn-1', '--reason', 'stolen', '--if-match', '7'), { status: 0, stdout: 'sn-1 is REVOKED\n' })

@@ -50,7 +50,9 @@ const WAYS = {
 await t.test('another device\'s key is refused with its own code, whichever way', async t => {
   const key = newKey()
   const first = await service.register()
-  t.equal(await WAYS.vend(first, key), undefined)
+  const vended = await awsCallsDuring(service, async () => t.equal(await WAYS.vend(first, key), undefined))
+  t.equal(vended['UpdateItem ok'], 4, 'one write more than the three to the device\'s row')
+  t.notOk('GetItem ok' in vended)
   for (const [way, work] of Object.entries(WAYS)) {
     const device = await service.register()
     const calls = await awsCallsDuring(service, async () => t.equal(await work(device, key), 'key-in-use', way))
