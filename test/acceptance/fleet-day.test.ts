@@ -11,9 +11,15 @@ import { README, commandsOf } from './transcript.ts'
 
 t.setTimeout(900_000)
 
-/** Where a slow machine made `cvm` ask again, a device counts as one that was served before. */
-const settled = (said: string) => said.replace(/^(vended|registered)( +)(\d+)\n(replayed|unchanged)( +)(\d+)$/m,
-  (_all, made: string, indent: string, first: string, found: string, gap: string, again: string) => `${made}${indent}${Number(first) + Number(again)}\n${found}${gap}0`)
+/** What a run did, a device that was served in an earlier try or run included: a slow machine may need more than one. */
+function settled (said: string): string {
+  const done = [...said.matchAll(/^(?:vended|replayed|registered|unchanged|done before) +(\d+)$/gm)].reduce((sum, [, count]) => sum + Number(count), 0)
+  return said.replace(/^(vended|registered)( +)\d+$/m, `$1$2${done}`)
+}
+
+/** The service ends an array in time, with items that it has not begun; the README has one type the same command again. */
+const isUnfinished = (said: string) => /^failed +[1-9]/m.test(said)
+const MOST_RUNS = 30
 
 const CVM = `cvm () { '${process.execPath}' '${CLI}' "$@"; }`
 
@@ -28,8 +34,12 @@ async function day (t: Test, engine: Engine): Promise<void> {
     t.ok(commands.length > 1, 'the README has it')
     const helper = /^token \(\).*$/m.exec(README)?.[0] ?? ''
     for (const { command, prints } of commands) {
-      const { stdout, stderr } = await tool('bash', ['--norc', '-c', `${CVM}\n${helper}\n${command}`], undefined, { cwd: dir, env, timeout: 600_000 })
-      t.match(settled(stdout + stderr), prints, command.trim())
+      let said = ''
+      for (let run = 0; run === 0 || (isUnfinished(said) && run < MOST_RUNS); run++) {
+        const { stdout, stderr } = await tool('bash', ['--norc', '-c', `${CVM}\n${helper}\n${command}`], undefined, { cwd: dir, env, timeout: 600_000 })
+        said = stdout + stderr
+      }
+      t.match(settled(said), prints, command.trim())
     }
   }
 
