@@ -1,4 +1,4 @@
-// Firmware with mbedTLS: its own key and CSR (mbedTLS before 2.28.5 writes NULL parameters for ECDSA) by every way in; then MQTT by mosquitto.
+// Firmware with mbedTLS: its own key and CSR by every way in (mbedTLS before 2.28.5 writes NULL parameters for ECDSA), then MQTT.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
