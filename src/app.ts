@@ -6,6 +6,7 @@ import Fastify, { type FastifyInstance, type FastifyServerOptions, LogController
 import type { Logger } from 'pino'
 import { type AwsSettings, countingClient, dynamodbClient, iotDataClient } from './adapters/aws-clients.ts'
 import { CrlFilesAndUrls } from './adapters/crl-source.ts'
+import type { OnQuarantined } from './adapters/device-rows.ts'
 import { ensureDeviceTable } from './adapters/device-table.ts'
 import { DynamoDbAuthoritySettings } from './adapters/dynamodb-authority-settings.ts'
 import { DynamoDbAdoptions } from './adapters/dynamodb-adoptions.ts'
@@ -116,12 +117,16 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   }
 
   const documents = DynamoDBDocumentClient.from(dynamodb)
-  const registry = new DynamoDbDeviceRegistry(documents, config.DEVICE_TABLE)
-  const renewals = new DynamoDbRenewals(documents, config.DEVICE_TABLE)
-  const devices = new DynamoDbUnfinishedDevices(documents, config.DEVICE_TABLE)
-  const oldDevices = new DynamoDbOldDevices(documents, config.DEVICE_TABLE)
-  const catalog = new DynamoDbDeviceCatalog(documents, config.DEVICE_TABLE, [...products.keys()])
-  const adoptions = new DynamoDbAdoptions(documents, config.DEVICE_TABLE)
+  const onQuarantined: OnQuarantined = fault => {
+    metrics.quarantines.inc()
+    log.error(fault, 'quarantined: the record of the device cannot be read')
+  }
+  const registry = new DynamoDbDeviceRegistry(documents, config.DEVICE_TABLE, onQuarantined)
+  const renewals = new DynamoDbRenewals(documents, config.DEVICE_TABLE, onQuarantined)
+  const devices = new DynamoDbUnfinishedDevices(documents, config.DEVICE_TABLE, onQuarantined)
+  const oldDevices = new DynamoDbOldDevices(documents, config.DEVICE_TABLE, onQuarantined)
+  const catalog = new DynamoDbDeviceCatalog(documents, config.DEVICE_TABLE, [...products.keys()], onQuarantined)
+  const adoptions = new DynamoDbAdoptions(documents, config.DEVICE_TABLE, onQuarantined)
   const certificateHolds = new DynamoDbCertificateHolds(documents, config.DEVICE_TABLE)
   const keyOwners = new DynamoDbKeyOwners(documents, config.DEVICE_TABLE)
   const iot = { endpoint: config.IOT_ENDPOINT || undefined }
@@ -198,7 +203,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   await service.register(registrationRoutes, { register: useCases.register })
   await service.register(deviceRoutes, { registry, operate: useCases.operate })
   await service.register(shadowRoutes, useCases.shadows)
-  await service.register(catalogRoutes, { catalog })
+  await service.register(catalogRoutes, { catalog, devices })
   await service.register(authorityRoutes, useCases.authorities)
   await service.register(reconcileRoutes, { reconcile: useCases.reconcile })
   if (config.JITR_SECRET) {

@@ -61,6 +61,7 @@ const TABLE = {
   'rate-limited': entry(429, 'Too many requests', 'Wait `Retry-After` seconds.'),
   'headers-too-large': entry(431, 'The request headers are too large', 'Send less.'),
   'internal-error': entry(500, 'The service failed', 'Send the same request again; report `requestId` if it stays.'),
+  'device-unreadable': entry(500, 'The record of the device cannot be read', 'The operator must mend the attribute that `detail` names in the table (`cvm operator list --quarantined`); then send the same request again.'),
   'aws-iot-refused': entry(502, 'AWS IoT refused the call', 'The operator must repair the set-up (policy, permissions, limits); report `requestId`.'),
   'aws-iot-throttled': entry(503, 'AWS IoT is at its quota', 'Send the same request again after `Retry-After` seconds.'),
   'aws-iot-unavailable': entry(503, 'AWS IoT did not answer', 'Send the same request again after `Retry-After` seconds.'),

@@ -1,4 +1,6 @@
 import { type Certificate, DEFAULT_PRODUCT, type Device, type DeviceState, type HistoryEntry, type PendingOperation, type Renewal, type Suspicion, type UsedProof, type Way } from '../vending/device.ts'
+import { UnreadableDevice } from '../vending/unreadable-device.ts'
+import { faultOf, renewalCertificateOf } from './row-faults.ts'
 
 /**
  * A row as DynamoDB holds it: flat, optional attributes absent rather than null. `deviceToken`, `certinfo` and `applyState` are
@@ -41,22 +43,28 @@ export interface DeviceRow {
   suspects?: Set<string>
   history?: HistoryEntry[]
   /** Present exactly on rows that somebody must finish; the key of the sparse index. */
-  unfinished?: typeof UNFINISHED
+  unfinished?: typeof UNFINISHED | typeof QUARANTINED
   deviceToken?: string
   certinfo?: string
   applyState?: number | string
 }
 
-/** The one partition of the sparse index of unfinished rows. */
+/** The partition of the sparse index for unfinished rows. */
 export const UNFINISHED = 'unfinished'
+
+/** The partition of the same index for rows that cannot be read: kept apart, so that they keep no other row waiting. */
+export const QUARANTINED = 'quarantined'
 
 /** The sort key of the index by product. */
 export function listingOf (state: string, serialNumber: string): string {
   return `${state}#${serialNumber}`
 }
 
-/** The domain's view of a row. */
-export function deviceOf (row: DeviceRow): Device {
+/** The domain's view of a row, from DynamoDB's item. Throws `UnreadableDevice`, which says which attribute is wrong. */
+export function deviceOf (item: Readonly<Record<string, unknown>>): Device {
+  const row = item as unknown as DeviceRow
+  const fault = faultOf(item)
+  if (fault) throw new UnreadableDevice({ serialNumber: row.serialNumber, ...fault }, proofsOf(row))
   return {
     serialNumber: row.serialNumber,
     state: row.state ?? (wasVendedByOldService(row) ? 'ACTIVE' : 'REGISTERED'),
@@ -80,6 +88,19 @@ export function deviceOf (row: DeviceRow): Device {
     renewedFrom: row.renewedFrom,
     renewedAt: row.renewedAt,
     history: row.history ?? []
+  }
+}
+
+/** What is left of the means to prove that one is the device. */
+function proofsOf (row: DeviceRow) {
+  const { serialNumber, tokenHash, deviceToken, certificatePem, certificateId } = row
+  const isWhole = typeof certificatePem === 'string' && typeof certificateId === 'string'
+  const certificates = [isWhole ? certificateOf(row) : undefined, renewalCertificateOf({ ...row })] as (Certificate | undefined)[]
+  return {
+    serialNumber,
+    tokenHash: typeof tokenHash === 'string' ? tokenHash : undefined,
+    legacyToken: typeof deviceToken === 'string' ? deviceToken : undefined,
+    certificates: certificates.filter(certificate => certificate !== undefined)
   }
 }
 

@@ -1,10 +1,12 @@
 import { ConditionalCheckFailedException, UpdateItemCommand } from '@aws-sdk/client-dynamodb'
-import { type DynamoDBDocumentClient, GetCommand } from '@aws-sdk/lib-dynamodb'
+import { type DynamoDBDocumentClient, GetCommand, UpdateCommand } from '@aws-sdk/lib-dynamodb'
 import { marshall, unmarshall } from '@aws-sdk/util-dynamodb'
 import { CvmError } from '../errors.ts'
 import { DEFAULT_PRODUCT, type Device, type HistoryEntry, withHistory } from '../vending/device.ts'
 import type { WriteResult } from '../vending/device-registry.ts'
-import { type DeviceRow, deviceOf, listingOf } from './device-row.ts'
+import { type RowFault, UnreadableDevice } from '../vending/unreadable-device.ts'
+import { QUARANTINED, deviceOf, listingOf } from './device-row.ts'
+import { NO_END } from './row-faults.ts'
 
 /** The parts of conditions, each a sentence about the row. `NOT x <= y` is also true where there is no `x`. */
 export const IS_REGISTERED = '#state = :registered'
@@ -49,21 +51,26 @@ export function all (...parts: readonly string[]): string {
 /** One conditional write. */
 export interface Change { serialNumber: string, condition: string, update: string, values: Record<string, unknown> }
 
+/** Told of a row that was put into quarantine just now. */
+export type OnQuarantined = (fault: RowFault) => void
+
 /** The rows of the registry's table: reads, and single-item conditional writes that say what was in their way. */
 export class DeviceRows {
   readonly client: DynamoDBDocumentClient
   readonly tableName: string
+  readonly #onQuarantined: OnQuarantined
   #sendsOldItems = false
 
-  constructor (client: DynamoDBDocumentClient, tableName: string) {
+  constructor (client: DynamoDBDocumentClient, tableName: string, onQuarantined: OnQuarantined = () => {}) {
     this.client = client
     this.tableName = tableName
+    this.#onQuarantined = onQuarantined
   }
 
   async find (serialNumber: string): Promise<Device | undefined> {
     const get = new GetCommand({ TableName: this.tableName, Key: { serialNumber }, ConsistentRead: true })
     const { Item } = await orUnavailable(this.client.send(get))
-    return Item && deviceOf(Item as DeviceRow)
+    return Item && await this.#read(Item)
   }
 
   async change (change: Change): Promise<WriteResult> {
@@ -83,10 +90,13 @@ export class DeviceRows {
     })
     try {
       const { Attributes } = await this.client.send(command)
-      return { applied: true, device: deviceOf(unmarshall(Attributes!) as DeviceRow) }
+      return { applied: true, device: await this.#read(unmarshall(Attributes!)) }
     } catch (cause) {
-      if (!(cause instanceof ConditionalCheckFailedException)) throw unavailable(cause)
-      return { applied: false, device: await this.#inTheWay(serialNumber, cause) }
+      if (cause instanceof UnreadableDevice) throw cause
+      if (cause instanceof ConditionalCheckFailedException) return { applied: false, device: await this.#inTheWay(serialNumber, cause) }
+      // DynamoDB refuses an update that does not fit an attribute's type: then the row is at fault, and the read says so.
+      if ((cause as Error).name === 'ValidationException') await this.find(serialNumber)
+      throw unavailable(cause)
     }
   }
 
@@ -96,8 +106,34 @@ export class DeviceRows {
    */
   async #inTheWay (serialNumber: string, { Item }: ConditionalCheckFailedException): Promise<Device | undefined> {
     this.#sendsOldItems ||= Item !== undefined
-    if (Item) return deviceOf(unmarshall(Item) as DeviceRow)
+    if (Item) return await this.#read(unmarshall(Item))
     return this.#sendsOldItems ? undefined : this.find(serialNumber)
+  }
+
+  /** A row that cannot be read goes into quarantine before its fault is thrown. */
+  async #read (item: Record<string, unknown>): Promise<Device> {
+    try {
+      return deviceOf(item)
+    } catch (cause) {
+      if (cause instanceof UnreadableDevice && item['unfinished'] !== QUARANTINED) await this.#quarantine(cause.fault)
+      throw cause
+    }
+  }
+
+  /** Moves the row to another partition of the sparse index. Where this fails, the next reader of the row does it. */
+  async #quarantine (fault: RowFault): Promise<void> {
+    try {
+      await this.client.send(new UpdateCommand({
+        TableName: this.tableName,
+        Key: { serialNumber: fault.serialNumber },
+        ConditionExpression: 'attribute_exists(serialNumber) AND NOT unfinished = :quarantined',
+        UpdateExpression: 'SET unfinished = :quarantined, claimExpiresAt = if_not_exists(claimExpiresAt, :noEnd)',
+        ExpressionAttributeValues: { ':quarantined': QUARANTINED, ':noEnd': NO_END }
+      }))
+    } catch {
+      return
+    }
+    this.#onQuarantined(fault)
   }
 }
 

@@ -5,7 +5,7 @@ import type { WriteResult } from '../vending/device-registry.ts'
 import {
   BEGIN_SUSPICION, IS_FROM_OLD_SERVICE, OLD_SERVICE, WAS_NOT_VENDED_THERE, claimValues, newClaim, productIsNot, productValues, suspectValues
 } from './claims.ts'
-import { CLAIM_HAS_EXPIRED, DeviceRows, IS_ISSUING, IS_REGISTERED, all } from './device-rows.ts'
+import { CLAIM_HAS_EXPIRED, DeviceRows, type OnQuarantined, IS_ISSUING, IS_REGISTERED, all } from './device-rows.ts'
 
 const IS_NOT_BEING_ENDED = 'NOT contains(retiring, :certificateId)'
 
@@ -13,8 +13,8 @@ const IS_NOT_BEING_ENDED = 'NOT contains(retiring, :certificateId)'
 export class DynamoDbAdoptions implements Adoptions {
   readonly #rows: DeviceRows
 
-  constructor (client: DynamoDBDocumentClient, tableName: string) {
-    this.#rows = new DeviceRows(client, tableName)
+  constructor (client: DynamoDBDocumentClient, tableName: string, onQuarantined?: OnQuarantined) {
+    this.#rows = new DeviceRows(client, tableName, onQuarantined)
   }
 
   claim (request: AdoptionClaim): Promise<WriteResult> {

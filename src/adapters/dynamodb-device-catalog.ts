@@ -2,7 +2,7 @@ import { type DynamoDBDocumentClient, QueryCommand } from '@aws-sdk/lib-dynamodb
 import { DEVICE_STATES, type Device } from '../vending/device.ts'
 import type { DeviceCatalog, DevicePage, DeviceQuery, ListedDevice } from '../vending/device-catalog.ts'
 import { type DeviceRow, listingOf } from './device-row.ts'
-import { DeviceRows, orUnavailable } from './device-rows.ts'
+import { DeviceRows, type OnQuarantined, orUnavailable } from './device-rows.ts'
 import { CERTIFICATE_INDEX, PRODUCT_INDEX } from './device-table.ts'
 import { type Position, cursorOf, positionOf } from './list-cursor.ts'
 
@@ -13,8 +13,8 @@ export class DynamoDbDeviceCatalog implements DeviceCatalog {
   readonly #rows: DeviceRows
   readonly #products: readonly string[]
 
-  constructor (client: DynamoDBDocumentClient, tableName: string, products: readonly string[]) {
-    this.#rows = new DeviceRows(client, tableName)
+  constructor (client: DynamoDBDocumentClient, tableName: string, products: readonly string[], onQuarantined?: OnQuarantined) {
+    this.#rows = new DeviceRows(client, tableName, onQuarantined)
     this.#products = products
   }
 
@@ -28,7 +28,7 @@ export class DynamoDbDeviceCatalog implements DeviceCatalog {
       let next = product === after?.product ? keyOf(after) : undefined
       do {
         const page = await this.#page({ ...query, product, limit: limit + 1 - found.length }, next)
-        found.push(...page.rows.map(listedOf))
+        found.push(...page.rows.map(listedOf).filter(({ state }) => DEVICE_STATES.includes(state)))
         next = page.next
       } while (next && found.length <= limit)
       if (found.length > limit) break
@@ -66,7 +66,8 @@ function keyOf ({ product, state, serialNumber }: Position): Record<string, unkn
   return { product, listing: listingOf(state, serialNumber), serialNumber }
 }
 
+/** The index may hold what somebody wrote by hand: an end that is no time is left out. */
 function listedOf ({ serialNumber, product = '', listing = '', certificateId, notAfter }: DeviceRow): ListedDevice {
   const state = listing.split('#', 1)[0] as ListedDevice['state']
-  return { serialNumber, product, state, ...(certificateId && { certificateId }), ...(notAfter !== undefined && { notAfter }) }
+  return { serialNumber, product, state, ...(certificateId && { certificateId }), ...(typeof notAfter === 'number' && Math.abs(notAfter) <= 8.64e15 && { notAfter }) }
 }

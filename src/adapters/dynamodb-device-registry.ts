@@ -6,7 +6,7 @@ import {
 } from './claims.ts'
 import { UNFINISHED } from './device-row.ts'
 import {
-  CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, CLAIM_IS_OURS, DeviceRows, END_SUSPICION,
+  CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, CLAIM_IS_OURS, DeviceRows, type OnQuarantined, END_SUSPICION,
   IS_ISSUED, IS_ISSUING, IS_REGISTERED, NO_CERTIFICATE, NO_WISH_IS_PENDING, all, claimAsSeen, claimSeen, renewalAsSeen, renewalSeen, story
 } from './device-rows.ts'
 
@@ -27,8 +27,8 @@ const WISH_IS_THE_ONE_SEEN = 'pending.operationId = :operationId'
 export class DynamoDbDeviceRegistry implements DeviceRegistry {
   readonly #rows: DeviceRows
 
-  constructor (client: DynamoDBDocumentClient, tableName: string) {
-    this.#rows = new DeviceRows(client, tableName)
+  constructor (client: DynamoDBDocumentClient, tableName: string, onQuarantined?: OnQuarantined) {
+    this.#rows = new DeviceRows(client, tableName, onQuarantined)
   }
 
   find (serialNumber: string): Promise<Device | undefined> {

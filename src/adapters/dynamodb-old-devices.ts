@@ -1,8 +1,9 @@
 import { type DynamoDBDocumentClient, ScanCommand } from '@aws-sdk/lib-dynamodb'
 import { CvmError } from '../errors.ts'
 import type { OldDevices, OldRow, Takeover } from '../vending/old-devices.ts'
-import { type DeviceRow, deviceOf } from './device-row.ts'
-import { DeviceRows, NO_WISH_IS_PENDING, all, unavailable } from './device-rows.ts'
+import { UnreadableDevice } from '../vending/unreadable-device.ts'
+import { deviceOf } from './device-row.ts'
+import { DeviceRows, type OnQuarantined, NO_WISH_IS_PENDING, all, unavailable } from './device-rows.ts'
 
 /** What the old services wrote, and what operators may have put beside it. */
 const MARKS = ['deviceToken', 'certinfo', 'applyState'] as const
@@ -31,8 +32,8 @@ type Key = Record<string, unknown>
 export class DynamoDbOldDevices implements OldDevices {
   readonly #rows: DeviceRows
 
-  constructor (client: DynamoDBDocumentClient, tableName: string) {
-    this.#rows = new DeviceRows(client, tableName)
+  constructor (client: DynamoDBDocumentClient, tableName: string, onQuarantined?: OnQuarantined) {
+    this.#rows = new DeviceRows(client, tableName, onQuarantined)
   }
 
   async page ({ table, cursor, limit }: { table?: string | undefined, cursor?: string | undefined, limit: number }) {
@@ -111,7 +112,13 @@ function oldRowOf (item: Key, table: string): OldRow {
   const { serialNumber } = item
   if (typeof serialNumber !== 'string') throw new CvmError('invalid-request', { detail: `${table}: ${FAULTS['ValidationException']}` })
   const seen = Object.fromEntries(MARKS.filter(mark => mark in item).map(mark => [mark, item[mark]]))
-  return { device: deviceOf(item as unknown as DeviceRow), seen, cursor: cursorOf(serialNumber, table) }
+  const row = { seen, cursor: cursorOf(serialNumber, table) }
+  try {
+    return { device: deviceOf(item), ...row }
+  } catch (cause) {
+    if (!(cause instanceof UnreadableDevice)) throw cause
+    return { device: deviceOf({ serialNumber }), unreadable: cause, ...row }
+  }
 }
 
 function asSeen (mark: string, seen: Readonly<Record<string, unknown>>): string {

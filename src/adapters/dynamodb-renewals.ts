@@ -4,7 +4,7 @@ import type { WriteResult } from '../vending/device-registry.ts'
 import type { RenewalClaim, Renewals } from '../vending/renewals.ts'
 import type { Author } from '../vending/unfinished-devices.ts'
 import { UNFINISHED } from './device-row.ts'
-import { CERTIFICATE_IS_THE_ONE_SEEN, DeviceRows, END_SUSPICION, NO_WISH_IS_PENDING, all, renewalAsSeen, renewalSeen, story } from './device-rows.ts'
+import { CERTIFICATE_IS_THE_ONE_SEEN, DeviceRows, type OnQuarantined, END_SUSPICION, NO_WISH_IS_PENDING, all, renewalAsSeen, renewalSeen, story } from './device-rows.ts'
 
 const IS_ACTIVE = '#state = :active'
 
@@ -12,8 +12,8 @@ const IS_ACTIVE = '#state = :active'
 export class DynamoDbRenewals implements Renewals {
   readonly #rows: DeviceRows
 
-  constructor (client: DynamoDBDocumentClient, tableName: string) {
-    this.#rows = new DeviceRows(client, tableName)
+  constructor (client: DynamoDBDocumentClient, tableName: string, onQuarantined?: OnQuarantined) {
+    this.#rows = new DeviceRows(client, tableName, onQuarantined)
   }
 
   begin (device: Device, claim: RenewalClaim): Promise<WriteResult> {

@@ -1,11 +1,13 @@
 import { ConditionalCheckFailedException } from '@aws-sdk/client-dynamodb'
 import { type DynamoDBDocumentClient, QueryCommand, UpdateCommand } from '@aws-sdk/lib-dynamodb'
+import { CvmError } from '../errors.ts'
 import { type Device, isAdopted } from '../vending/device.ts'
 import type { WriteResult } from '../vending/device-registry.ts'
-import type { Author, UnfinishedDevices } from '../vending/unfinished-devices.ts'
-import { UNFINISHED } from './device-row.ts'
+import type { Author, QuarantinePage, UnfinishedDevices } from '../vending/unfinished-devices.ts'
+import { findOrFault } from '../vending/unreadable-device.ts'
+import { QUARANTINED, UNFINISHED } from './device-row.ts'
 import {
-  CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, DeviceRows,
+  CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, DeviceRows, type OnQuarantined,
   IS_ISSUED, IS_ISSUING, NO_CERTIFICATE, all, claimAsSeen, claimSeen, orUnavailable, renewalAsSeen, renewalSeen, story, unavailable
 } from './device-rows.ts'
 import { UNFINISHED_INDEX } from './device-table.ts'
@@ -17,14 +19,41 @@ const LEASE_PREFIX = '#lease/'
 export class DynamoDbUnfinishedDevices implements UnfinishedDevices {
   readonly #rows: DeviceRows
 
-  constructor (client: DynamoDBDocumentClient, tableName: string) {
-    this.#rows = new DeviceRows(client, tableName)
+  constructor (client: DynamoDBDocumentClient, tableName: string, onQuarantined?: OnQuarantined) {
+    this.#rows = new DeviceRows(client, tableName, onQuarantined)
   }
 
   async list (now: number, limit: number): Promise<Device[]> {
     const { Items = [] } = await orUnavailable(this.#rows.client.send(new QueryCommand({ ...this.#waiting(now), Limit: limit })))
-    const found = await Promise.all(Items.map(({ serialNumber }) => this.#rows.find(serialNumber as string)))
-    return found.filter(device => device !== undefined)
+    // A row that cannot be read went into quarantine as it was read.
+    const found = await Promise.all(Items.map(({ serialNumber }) => findOrFault(this.#rows, serialNumber as string)))
+    return found.map(({ device }) => device).filter(device => device !== undefined)
+  }
+
+  async quarantined (limit: number, cursor?: string): Promise<QuarantinePage> {
+    const { Items = [], LastEvaluatedKey } = await orUnavailable(this.#rows.client.send(new QueryCommand({
+      TableName: this.#rows.tableName,
+      IndexName: UNFINISHED_INDEX,
+      KeyConditionExpression: 'unfinished = :quarantined',
+      ExpressionAttributeValues: { ':quarantined': QUARANTINED },
+      Limit: limit,
+      ...(cursor !== undefined && { ExclusiveStartKey: keyIn(cursor) })
+    })))
+    const found = await Promise.all(Items.map(({ serialNumber }) => findOrFault(this.#rows, serialNumber as string)))
+    return {
+      faults: found.flatMap(({ unreadable }) => unreadable ? [unreadable.fault] : []),
+      readable: found.flatMap(({ device }) => device ? [device] : []),
+      ...(LastEvaluatedKey && { nextCursor: cursorOf(LastEvaluatedKey) })
+    }
+  }
+
+  readmit (device: Device): Promise<WriteResult> {
+    return this.#rows.change({
+      serialNumber: device.serialNumber,
+      condition: 'unfinished = :quarantined',
+      update: 'SET unfinished = :unfinished',
+      values: { ':quarantined': QUARANTINED, ':unfinished': UNFINISHED }
+    })
   }
 
   find (serialNumber: string): Promise<Device | undefined> {
@@ -146,4 +175,19 @@ export class DynamoDbUnfinishedDevices implements UnfinishedDevices {
       ExpressionAttributeValues: { ':unfinished': UNFINISHED, ':now': now }
     }
   }
+}
+
+/** An opaque cursor: it tells its bearer nothing but a place in a list. */
+function cursorOf ({ claimExpiresAt, serialNumber }: Record<string, unknown>): string {
+  return Buffer.from(JSON.stringify([claimExpiresAt, serialNumber])).toString('base64url')
+}
+
+function keyIn (cursor: string): Record<string, unknown> {
+  try {
+    const [claimExpiresAt, serialNumber, ...rest] = JSON.parse(Buffer.from(cursor, 'base64url').toString()) as unknown[]
+    if (typeof claimExpiresAt === 'number' && typeof serialNumber === 'string' && rest.length === 0) {
+      return { unfinished: QUARANTINED, claimExpiresAt, serialNumber }
+    }
+  } catch {}
+  throw new CvmError('invalid-request', { detail: 'the cursor is not of this list' })
 }

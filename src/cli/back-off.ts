@@ -78,11 +78,12 @@ function passing (error: unknown): NoAnswer {
 
 /**
  * Whether the same request may be answered better later. 502 is "later" from a balancer; from the service itself (it has a code then) it
- * means that AWS IoT refused: waiting does not cure that. Nor does it cure a CRL that can never be used.
+ * means that AWS IoT refused: waiting does not cure that. Nor does it cure a CRL that can never be used, or a record that cannot be read.
  */
 export function isLater (answer: Answer): boolean {
-  const { code, reason = '' } = answer.status === 503 ? problemOf(answer) : {}
+  const { code, reason = '' } = [500, 503].includes(answer.status) ? problemOf(answer) : {}
   if (code === 'crl-unavailable' && LASTING_CRL_REASONS.has(reason)) return false
+  if (code === 'device-unreadable') return false
   if (answer.status === 409) return answer.headers['retry-after'] !== undefined
   if (answer.status === 502) return problemOf(answer).code === undefined
   return [408, 425, 429, 500, 503, 504].includes(answer.status)

@@ -8,7 +8,7 @@ import { facts, table } from './table.ts'
 
 export interface LookUpOptions extends ConnectionOptions { json?: boolean }
 
-export interface ListOptions extends LookUpOptions { state?: string, product?: string, limit: number, all?: boolean }
+export interface ListOptions extends LookUpOptions { state?: string, product?: string, limit: number, all?: boolean, quarantined?: boolean }
 
 type Row = Record<string, unknown>
 
@@ -17,6 +17,9 @@ const LONGEST_PAGE = 500
 
 /** Prints devices, as many as asked for: page after page, as JSON lines while they come or as one table. Throws a `Failure`. */
 export async function list (options: ListOptions): Promise<void> {
+  if (options.quarantined === true && (options.state ?? options.product) !== undefined) {
+    throw new Failure(EXIT.usage, '--quarantined goes with neither --state nor --product: what cannot be read has neither')
+  }
   const service = await connect(options)
   const most = options.all === true ? Infinity : options.limit
   const devices: Row[] = []
@@ -29,11 +32,17 @@ export async function list (options: ListOptions): Promise<void> {
     else devices.push(...page.devices)
     cursor = page.nextCursor
   } while (cursor !== undefined && count < most && !isReaderGone())
-  if (options.json !== true) {
-    print(table(['SERIAL NUMBER', 'PRODUCT', 'STATE', 'CERTIFICATE', 'NOT AFTER'],
-      devices.map(({ serialNumber, product, state, certificateId, notAfter }) => [serialNumber, product, state, certificateId, notAfter])))
-  }
+  if (options.json !== true) print(options.quarantined === true ? faultTable(devices) : deviceTable(devices))
   if (cursor !== undefined) process.stderr.write(`${count} devices shown; there are more: --all shows them\n`)
+}
+
+function deviceTable (devices: readonly Row[]): string {
+  return table(['SERIAL NUMBER', 'PRODUCT', 'STATE', 'CERTIFICATE', 'NOT AFTER'],
+    devices.map(({ serialNumber, product, state, certificateId, notAfter }) => [serialNumber, product, state, certificateId, notAfter]))
+}
+
+function faultTable (devices: readonly Row[]): string {
+  return table(['SERIAL NUMBER', 'ATTRIBUTE', 'WHAT IS WRONG'], devices.map(({ serialNumber, attribute, detail }) => [serialNumber, attribute, detail]))
 }
 
 /** Prints a device: what it is now, and what happened to it. Throws a `Failure`. */
@@ -88,10 +97,10 @@ async function find (serial: string, options: LookUpOptions): Promise<{ device: 
   return { device: body, revision: revision === undefined ? undefined : Number(revision) }
 }
 
-async function pageOf (service: Service, { state, product }: ListOptions, limit: number, cursor: string | undefined) {
+async function pageOf (service: Service, { state, product, quarantined }: ListOptions, limit: number, cursor: string | undefined) {
   const query = new URLSearchParams({ limit: String(limit) })
   for (const [name, value] of Object.entries({ state, product, cursor })) if (value !== undefined) query.set(name, value)
-  const { body } = await untilAnswered(service, { path: `v1/devices?${query}` }, PATIENCE)
+  const { body } = await untilAnswered(service, { path: `v1/${quarantined === true ? 'quarantined-devices' : 'devices'}?${query}` }, PATIENCE)
   if (!Array.isArray(body.devices)) throw new Failure(EXIT.failed, 'the answer of the service holds no list of devices', { remedy: 'Check --url' })
   return { devices: rowsOf(body.devices), nextCursor: typeof body.nextCursor === 'string' ? body.nextCursor : undefined }
 }

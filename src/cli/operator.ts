@@ -40,6 +40,7 @@ export function operatorCommand (): Command {
     .option('--product <product>', 'only those of this product')
     .option('--limit <n>', 'at most so many', upTo(9_999_999), 100)
     .option('--all', 'all of them')
+    .option('--quarantined', 'instead, those whose records cannot be read, and what is wrong with each')
     .option('--json', JSON_LINES)
     .action(list)
   withConnection(command.command('show <serial>'))
@@ -126,7 +127,8 @@ async function reconcile (options: ConnectionOptions & { dryRun?: boolean, json?
     print(printable([outcome.padEnd(6), step.padEnd(20), serialNumber, certificateId, detail].filter(Boolean).join('  ')))
   }
   const done = options.dryRun ? `${actions.length} to do` : `${actions.filter(({ outcome }) => outcome === 'done').length} done`
-  print(`${done}, ${String(body.backlog)} waiting, ${String(body.drift)} differ from AWS IoT${body.complete ? '' : '; not all was looked at'}`)
+  const quarantined = Number(body.quarantined ?? 0) > 0 ? `, ${String(body.quarantined)} cannot be read (cvm operator list --quarantined)` : ''
+  print(`${done}, ${String(body.backlog)} waiting, ${String(body.drift)} differ from AWS IoT${quarantined}${body.complete ? '' : '; not all was looked at'}`)
 }
 
 function explainUnknown (error: unknown): never {

@@ -56,6 +56,7 @@ export function observedReconcile (parts: Parts, vendDeps: VendDeps, activate: R
     if (dryRun) return report
     metrics.reconcileBacklog.set(report.backlog)
     metrics.drift.set(report.drift)
+    metrics.quarantined.set(report.quarantined)
     for (const [age, count] of countByAge(report.pendingSince, startedAt)) metrics.pendingActivation.set({ age }, count)
     metrics.reconcileLastRun.set(startedAt / 1000)
     if (report.complete) comparedAt = startedAt

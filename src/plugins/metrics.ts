@@ -62,6 +62,8 @@ export function createMetrics (build: { version: string, node: string }) {
     drift: new Gauge({
       name: 'cvm_drift', help: 'Recent certificates whose state in AWS IoT and in the registry differ; 0 expected', registers
     }),
+    quarantined: new Gauge({ name: 'cvm_quarantined_devices', help: 'Devices whose rows cannot be read, after the last run of reconcile; 0 expected', registers }),
+    quarantines: new Counter({ name: 'cvm_quarantines_total', help: 'Rows that this replica put into quarantine because they cannot be read', registers }),
     rateLimited: new Counter({ name: 'cvm_rate_limited_total', help: 'Requests refused by a rate limit', labelNames: ['limit'], registers }),
     rateLimitFallbacks: new Counter({
       name: 'cvm_rate_limit_fallbacks_total', help: 'Requests counted in this replica\'s memory because the shared store was away', registers

@@ -7,6 +7,7 @@ import { REGISTRY_FAILURES } from '../schemas/failures.ts'
 import { certificateArn, certificateId, certificatePem, notAfter, product, serialNumber, state, thingName, time } from '../schemas/members.ts'
 import { DEVICE_STATES, type Device } from '../vending/device.ts'
 import type { DeviceCatalog, ListedDevice } from '../vending/device-catalog.ts'
+import type { UnfinishedDevices } from '../vending/unfinished-devices.ts'
 
 const DEFAULT_LIMIT = 100
 
@@ -42,6 +43,25 @@ const LIST = {
   response: { 200: Page }
 }
 
+const Quarantined = Type.Object({
+  devices: Type.Array(Type.Object({
+    serialNumber: Type.String({ description: 'Names the device.', examples: [EXAMPLE.serialNumber] }),
+    attribute: Type.String({ description: 'The attribute of its record that is wrong, or missing.', examples: ['retiring'] }),
+    detail: Type.String({ description: 'What is wrong with it.', examples: ['`retiring` is a number where a string set belongs'] })
+  })),
+  nextCursor: Type.Optional(Type.String({ description: 'For the next page; absent on the last one.', examples: ['WzAsInNuLTAwMDEiXQ'] }))
+}, { description: 'A page of devices whose records cannot be read.' })
+
+const QUARANTINED = {
+  operationId: 'listQuarantinedDevices',
+  tags: ['devices'],
+  summary: 'List devices whose records cannot be read',
+  description: 'Records that somebody changed past the service, so that an attribute is missing or holds something else than it must. Nothing is ' +
+    'done to such a device until the record is mended in the table; the next run of reconcile then takes it up again. May lag a moment behind a change.',
+  querystring: Type.Pick(Query, ['limit', 'cursor']),
+  response: { 200: Quarantined }
+}
+
 const CertificateAnswer = Type.Object({
   certificateId,
   certificateArn,
@@ -65,8 +85,10 @@ const LOOK_UP = {
   response: { 200: CertificateAnswer }
 }
 
+interface CatalogRoutesOptions { catalog: DeviceCatalog, devices: Pick<UnfinishedDevices, 'quarantined'> }
+
 /** Which devices there are, and whose certificate this is. */
-export async function catalogRoutes (base: FastifyInstance, { catalog }: { catalog: DeviceCatalog }): Promise<void> {
+export async function catalogRoutes (base: FastifyInstance, { catalog, devices }: CatalogRoutesOptions): Promise<void> {
   const app = base.withTypeProvider<TypeBoxTypeProvider>()
   const access = ['operator', 'auditor'] as const
 
@@ -75,6 +97,13 @@ export async function catalogRoutes (base: FastifyInstance, { catalog }: { catal
     const { devices, ...next } = await catalog.list({ ...filters, limit: Number(limit) })
     reply.header('cache-control', 'no-store')
     return { devices: devices.map(listed), ...next }
+  })
+
+  app.get('/v1/quarantined-devices', { config: { access, errors: REGISTRY_FAILURES }, schema: QUARANTINED }, async ({ query }, reply) => {
+    const { limit = String(DEFAULT_LIMIT), cursor } = query
+    const { faults, readable, ...next } = await devices.quarantined(Number(limit), cursor)
+    reply.header('cache-control', 'no-store')
+    return { devices: faults, ...next }
   })
 
   app.get('/v1/certificates/:certificateId', {

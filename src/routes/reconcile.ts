@@ -15,6 +15,7 @@ const Report = Type.Object({
   })),
   backlog: Type.Integer({ description: 'Unfinished devices left, up to one batch.' }),
   drift: Type.Integer({ description: 'Recent certificates whose state in AWS IoT and in the registry differ.' }),
+  quarantined: Type.Integer({ description: 'Devices whose records cannot be read.' }),
   pendingActivation: Type.Integer({ description: 'Certificates that wait for their activation (JITR), up to one batch.' }),
   complete: Type.Boolean({ description: 'False when the bound on pages ended the look at recent certificates.' })
 }, {
@@ -23,6 +24,7 @@ const Report = Type.Object({
     actions: [{ step: 'finish-issued', outcome: 'would', serialNumber: EXAMPLE.serialNumber, certificateId: EXAMPLE.certificateId }],
     backlog: 0,
     drift: 0,
+    quarantined: 0,
     pendingActivation: 0,
     complete: true
   }]

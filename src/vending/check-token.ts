@@ -2,6 +2,7 @@ import { CvmError } from '../errors.ts'
 import type { Device } from './device.ts'
 import type { DeviceRegistry } from './device-registry.ts'
 import { type TokenHasher, tokenMatches } from './registration-token.ts'
+import { findOrFault } from './unreadable-device.ts'
 
 /** What a device proves itself with where it is not vended to. */
 export interface DeviceProof { serialNumber: string, registrationToken: string }
@@ -22,9 +23,10 @@ export interface CheckTokenDeps {
 export async function checkToken ({ serialNumber, registrationToken }: DeviceProof, deps: CheckTokenDeps): Promise<Device> {
   const { registry, hashToken, now, onKnown } = deps
   const presented = hashToken(serialNumber, registrationToken)
-  const device = await registry.find(serialNumber)
+  const { device, unreadable } = await findOrFault(registry, serialNumber)
   if (device) onKnown?.()
-  const matches = tokenMatches(device ?? nobody(serialNumber), presented, hashToken)
+  const matches = tokenMatches(device ?? unreadable?.proofs ?? nobody(serialNumber), presented, hashToken)
+  if (unreadable && matches) throw unreadable
   const hasExpired = device?.tokenExpiresAt !== undefined && device.tokenExpiresAt <= now()
   if (!device || !matches || hasExpired) throw new CvmError('device-not-authorized')
   switch (device.state) {

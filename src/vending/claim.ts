@@ -4,6 +4,7 @@ import type { ClaimRequest, DeviceRegistry, WriteResult } from './device-registr
 import { decide } from './lifecycle.ts'
 import type { Products } from './product.ts'
 import { type TokenHasher, tokenMatches } from './registration-token.ts'
+import { UnreadableDevice } from './unreadable-device.ts'
 
 /** The right to vend is ours, or the answer was there already. */
 export type Claimed =
@@ -32,7 +33,11 @@ interface ClaimDeps {
  */
 export async function claim (request: ClaimRequest, deps: ClaimDeps): Promise<Claimed> {
   const { registry, hashToken, products, refusals } = deps
-  const result = await claimOrLook(request, deps)
+  const result = await claimOrLook(request, deps).catch((cause: unknown) => {
+    // Whoever does not hold the token must not learn that there is such a row (G7).
+    const isStranger = cause instanceof UnreadableDevice && !tokenMatches(cause.proofs, request.tokenHash, hashToken)
+    throw isStranger ? new CvmError('device-not-authorized', { cause }) : cause
+  })
   if (result.device) deps.onKnown?.()
   if (holds(result, request.claimId)) return { kind: 'claimed', device: result.device }
 

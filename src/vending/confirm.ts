@@ -2,6 +2,7 @@ import { CvmError } from '../errors.ts'
 import type { Renewed, RenewDeps } from './renew.ts'
 import { type JwsProof, verifyProof } from './renewal-proof.ts'
 import { giveUp, mustBeActive, swap } from './swap.ts'
+import { findOrFault } from './unreadable-device.ts'
 
 /** What a device asks for that has stored the certificate of its renewal. */
 export interface ConfirmRequest {
@@ -17,10 +18,12 @@ export interface ConfirmRequest {
  * Raises `CvmError`: `device-not-authorized` also for a certificate that was given up since, else as `swap` does.
  */
 export async function confirm ({ serialNumber, proof, requestId }: ConfirmRequest, deps: RenewDeps): Promise<Renewed> {
-  const device = await deps.registry.find(serialNumber)
+  const { device, unreadable } = await findOrFault(deps.registry, serialNumber)
   const rules = { audience: await deps.audience(), now: deps.now(), windowMs: deps.proofWindowMs }
-  const { certificate, isRepaired } = await verifyProof(proof.jws, [device?.renewal?.certificate, device?.certificate], rules)
+  const known = unreadable?.proofs.certificates ?? [device?.renewal?.certificate, device?.certificate]
+  const { certificate, isRepaired } = await verifyProof(proof.jws, known, rules)
   if (isRepaired) deps.onRepair('proof', 'der')
+  if (unreadable) throw unreadable
   if (!device) throw new CvmError('device-not-authorized')
   deps.onKnown?.()
   mustBeActive(device)

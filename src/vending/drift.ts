@@ -2,6 +2,7 @@ import type { ListedCertificate } from './control-plane.ts'
 import type { Device } from './device.ts'
 import { activateOne } from './pending-activation.ts'
 import { CLOCK_SKEW_MS, type ReconcileRun, author, note, write } from './reconcile-run.ts'
+import { ignoreUnreadable } from './unreadable-device.ts'
 
 /** The state of a certificate in AWS IoT that goes with a device's state; other states go with any. */
 export const CERTIFICATE_STATUS: Readonly<Partial<Record<Device['state'], string>>> = { ACTIVE: 'ACTIVE', REVOKED: 'REVOKED', DISABLED: 'INACTIVE' }
@@ -30,7 +31,8 @@ export async function compareRecent (run: ReconcileRun): Promise<{ drift: number
 /** Whether AWS IoT and the registry differ about a certificate; notes it if so. Judges one of whose registration no event was heard. */
 async function compare (run: ReconcileRun, { certificateId, status }: ListedCertificate): Promise<boolean> {
   if (status === 'PENDING_ACTIVATION') return activateOne(run, certificateId).then(() => false)
-  const device = await run.catalog.findByCertificate(certificateId)
+  // A row that cannot be read says nothing to compare with; it is counted as quarantined.
+  const device = await run.catalog.findByCertificate(certificateId).catch(ignoreUnreadable)
   // In the middle of a swap AWS IoT may say anything of the two.
   const expected = device && device.renewal?.phase !== 'swapping' && CERTIFICATE_STATUS[device.state]
   if (!expected || device.certificate?.certificateId !== certificateId || expected === status) return false

@@ -90,6 +90,7 @@ async function migrateOne (
 ): Promise<Migrated> {
   const { serialNumber } = row.device
   try {
+    if (row.unreadable) throw row.unreadable
     const { takeover, ...told } = await judge(row.device, deps)
     if (!takeover) return { serialNumber, outcome: 'left', ...told }
     const { state, certificate } = takeover

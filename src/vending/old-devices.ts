@@ -1,10 +1,13 @@
 import type { Certificate, Device, DeviceState } from './device.ts'
 import type { WriteResult } from './device-registry.ts'
+import type { UnreadableDevice } from './unreadable-device.ts'
 
 /** A row that an old service was the last to change. */
 export interface OldRow {
   /** The device, as far as the row says something. */
   device: Device
+  /** Where the row cannot be read; `device` then says no more than the serial number. */
+  unreadable?: UnreadableDevice
   /** For the adapter: how to tell whether the row is still the one seen. */
   seen: Readonly<Record<string, unknown>>
   /** Goes on after this row. */

@@ -3,6 +3,7 @@ import { readCertificate } from '../x509/certificate.ts'
 import { type DescribedCertificate, type ListedCertificate, isIssuedByAws } from './control-plane.ts'
 import { type Device, GENERATED_KEY } from './device.ts'
 import { CLOCK_SKEW_MS, type ReconcileRun, note, textOf } from './reconcile-run.ts'
+import { UnreadableDevice, findOrFault, ignoreUnreadable } from './unreadable-device.ts'
 
 /** The subject that AWS IoT gives to certificates with a key pair of its own making. */
 const GENERATED_SUBJECT = 'CN=AWS IoT Certificate'
@@ -51,8 +52,8 @@ async function judge (
     // What is older than the suspicion was made by somebody else, who may have made it for the same key.
     if (!owner || listed.createdAt < (owner.suspicion?.since ?? 0) - CLOCK_SKEW_MS) return true
     return await alone(run, certificateId, known, async () => {
-      const device = await run.devices.find(owner.serialNumber)
-      if (isHeld(run, device)) {
+      const { device, unreadable } = await findOrFault(run.devices, owner.serialNumber)
+      if (unreadable || isHeld(run, device)) {
         held.add(owner.serialNumber)
         return
       }
@@ -61,6 +62,8 @@ async function judge (
       note(run, { step: 'delete-orphan', outcome: run.request.dryRun ? 'would' : 'done', serialNumber: owner.serialNumber, certificateId })
     })
   } catch (cause) {
+    // Another device has it, whose row cannot be read.
+    if (cause instanceof UnreadableDevice) return true
     note(run, { step: 'delete-orphan', outcome: 'failed', certificateId, detail: textOf(cause) })
     // Refused, because something is attached to it: then it is somebody's.
     return cause instanceof CvmError && cause.code === 'aws-iot-refused'
@@ -103,7 +106,7 @@ async function isKnown (run: ReconcileRun, owner: Device | undefined, certificat
 async function clear (run: ReconcileRun, suspected: readonly Device[], now: number): Promise<void> {
   for (const device of suspected) {
     if ((device.lastClaimExpiresAt ?? 0) + run.claimLifetimeMs + 2 * CLOCK_SKEW_MS >= now) continue
-    const cleared = await run.devices.clearSuspicion(device)
-    if (cleared.applied) await run.devices.settle(cleared.device)
+    const cleared = await run.devices.clearSuspicion(device).catch(ignoreUnreadable)
+    if (cleared?.applied) await run.devices.settle(cleared.device).catch(ignoreUnreadable)
   }
 }

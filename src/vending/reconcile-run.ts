@@ -12,7 +12,7 @@ export const CLOCK_SKEW_MS = 2_000
 /** What reconcile does about a device or a certificate. */
 export const RECONCILE_STEPS = [
   'finish-operation', 'repair-certificate', 'finish-issued', 'free-expired-claim', 'abandon-issued', 'mark-revoked',
-  'finish-renewal', 'abandon-renewal', 'activate-pending', 'dispose-retired', 'delete-orphan', 'report-drift'
+  'finish-renewal', 'abandon-renewal', 'activate-pending', 'dispose-retired', 'delete-orphan', 'report-drift', 'readmit-device'
 ] as const
 export type ReconcileStep = typeof RECONCILE_STEPS[number]
 
@@ -31,6 +31,8 @@ export interface ReconcileReport {
   backlog: number
   /** Certificates whose state in AWS IoT and in the registry differ; 0 expected. */
   drift: number
+  /** Devices whose rows cannot be read; 0 expected. */
+  quarantined: number
   /** When each certificate that waits for its activation was first seen, up to one batch; epoch milliseconds. */
   pendingSince: number[]
   /** False when the bound on pages ended the look at recent certificates. */

@@ -7,6 +7,7 @@ import { tendRenewal } from './renewal-leftovers.ts'
 import {
   CLOCK_SKEW_MS, type ReconcileDeps, type ReconcileReport, type ReconcileRequest, type ReconcileRun, author, note, textOf, write
 } from './reconcile-run.ts'
+import { ignoreUnreadable } from './unreadable-device.ts'
 
 /**
  * Finishes or undoes what crashes left (DESIGN section 4), for devices whose claim has expired: finishes `ISSUED`, frees `ISSUING`,
@@ -22,13 +23,28 @@ export async function reconcile (request: ReconcileRequest, deps: ReconcileDeps)
     if (request.stop?.aborted) break
     const tended = await tend(run, device)
     if (tended?.suspicion) suspected.push(tended)
-    else if (tended && !request.dryRun) await run.devices.settle(tended)
+    else if (tended && !request.dryRun) await run.devices.settle(tended).catch(ignoreUnreadable)
   }
   const looked = await findOrphans(run, suspected)
   await tendPending(run)
   const compared = await compareRecent(run)
+  const quarantined = await readmitReadable(run)
   const [backlog, waiting] = await Promise.all([run.devices.count(run.now(), run.batch), pendingSince(run)])
-  return { actions: run.actions, backlog, drift: compared.drift, pendingSince: waiting, complete: looked.complete && compared.complete }
+  const complete = looked.complete && compared.complete
+  return { actions: run.actions, backlog, drift: compared.drift, quarantined, pendingSince: waiting, complete }
+}
+
+/** Takes rows that somebody has mended out of quarantine; how many cannot be read still. */
+async function readmitReadable (run: ReconcileRun): Promise<number> {
+  let unreadable = 0
+  let cursor: string | undefined
+  do {
+    const page = await run.devices.quarantined(run.batch, cursor)
+    unreadable += page.faults.length
+    for (const device of page.readable) await write(run, 'readmit-device', device, () => run.devices.readmit(device))
+    cursor = page.nextCursor
+  } while (cursor !== undefined && !run.request.stop?.aborted)
+  return unreadable
 }
 
 /** Brings one device to rest and ends its replaced certificates; undefined where it must be looked at again. */

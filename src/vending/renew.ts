@@ -8,6 +8,7 @@ import { type KeyReuseDeps, takeKey } from './key-reuse.ts'
 import { commonNameRule, productOf, refusalsOf, timesOf } from './product.ts'
 import { type JwsProof, type TlsProof, verifyProof } from './renewal-proof.ts'
 import { type SwapDeps, changed, mustBeActive, swap } from './swap.ts'
+import { findOrFault } from './unreadable-device.ts'
 
 /** What a device asks for that has a certificate. */
 export interface RenewRequest {
@@ -63,8 +64,9 @@ export async function renew (request: RenewRequest, deps: RenewDeps): Promise<Re
   const { serialNumber, requestId } = request
   const csr = checkCsr(request.certificateSigningRequest, { serialNumber, commonName: commonNameRule(deps.products) })
   if (csr.repair) deps.onRepair('csr', csr.repair)
-  const seen = await deps.registry.find(serialNumber)
-  const nonce = await authorise(request, csr, seen, deps)
+  const { device: seen, unreadable } = await findOrFault(deps.registry, serialNumber)
+  const nonce = await authorise(request, csr, seen ?? { certificate: unreadable?.proofs.certificates[0] }, deps)
+  if (unreadable) throw unreadable
   if (!seen?.certificate) throw new CvmError('device-not-authorized')
   deps.onKnown?.()
   mustBeActive(seen)
@@ -89,16 +91,18 @@ function answer (device: Device): Omit<Renewed, 'outcome'> {
 }
 
 /** The nonce of a proof that may be used once. Raises `CvmError` where the proof does not hold. */
-async function authorise ({ proof }: RenewRequest, csr: Csr, device: Device | undefined, deps: RenewDeps): Promise<string | undefined> {
+async function authorise (
+  { proof }: RenewRequest, csr: Csr, device: Pick<Device, 'certificate'> & Partial<Device>, deps: RenewDeps
+): Promise<string | undefined> {
   if (proof.kind === 'jws') {
     const rules = { audience: await deps.audience(), now: deps.now(), windowMs: deps.proofWindowMs, csrDer: csr.der }
-    const { nonce, isRepaired } = await verifyProof(proof.jws, [device?.certificate], rules)
+    const { nonce, isRepaired } = await verifyProof(proof.jws, [device.certificate], rules)
     if (isRepaired) deps.onRepair('proof', 'der')
     return nonce
   }
-  const { certificate, renewedFrom, renewedAt = 0 } = device ?? {}
+  const { certificate, renewedFrom, renewedAt = 0, product } = device
   if (certificate?.certificateId === proof.certificateId) return undefined
-  const isInTime = device && renewedAt + timesOf(device.product, deps.products).replayWindowMs > deps.now()
+  const isInTime = product !== undefined && renewedAt + timesOf(product, deps.products).replayWindowMs > deps.now()
   if (isInTime && renewedFrom === proof.certificateId) return undefined
   throw new CvmError('device-not-authorized')
 }

@@ -1,8 +1,17 @@
 import type { Device } from './device.ts'
 import type { WriteResult } from './device-registry.ts'
+import type { RowFault } from './unreadable-device.ts'
 
 /** Who changes a row, and when; goes into its history. */
 export interface Author { now: number, requestId: string }
+
+/** Rows in quarantine: those that cannot be read still, and those that somebody has mended since. */
+export interface QuarantinePage {
+  faults: RowFault[]
+  readable: Device[]
+  /** Absent on the last page. */
+  nextCursor?: string
+}
 
 /**
  * The devices that somebody must finish, and the writes that finish them. The promises of `DeviceRegistry` hold here too: every write
@@ -11,6 +20,12 @@ export interface Author { now: number, requestId: string }
 export interface UnfinishedDevices {
   /** Devices whose claim has expired and which are not finished, longest waiting first. Found by a sparse index: no scan. */
   list (now: number, limit: number): Promise<Device[]>
+
+  /** A page of the rows that cannot be read, which no other list holds. Throws `CvmError('invalid-request')` for another list's cursor. */
+  quarantined (limit: number, cursor?: string): Promise<QuarantinePage>
+
+  /** Takes a row that can be read again out of quarantine, into the list of unfinished devices. */
+  readmit (device: Device): Promise<WriteResult>
 
   /** The row as it stands (strongly consistent read). */
   find (serialNumber: string): Promise<Device | undefined>

@@ -7,6 +7,7 @@ import { lookAtKey } from './key-reuse.ts'
 import { foresee } from './lifecycle.ts'
 import { type Products, refusalsOf } from './product.ts'
 import type { Registration } from './register.ts'
+import { findOrFault } from './unreadable-device.ts'
 import { type TokenHasher, refuseWeak, tokenMatches } from './registration-token.ts'
 import { type VendRequest, type Vended, check } from './vend-steps.ts'
 
@@ -124,7 +125,9 @@ async function foreseeLine (line: BatchLine, deps: VendBatchDeps): Promise<'vend
   const { registry, hashToken, products, now } = deps
   const { serialNumber, registrationToken, product = DEFAULT_PRODUCT } = line
   const csr = check(line, products)
-  const device = await registry.find(serialNumber)
+  const { device, unreadable } = await findOrFault(registry, serialNumber)
+  if (unreadable && tokenMatches(unreadable.proofs, hashToken(serialNumber, registrationToken), hashToken)) throw unreadable
+  if (unreadable) throw new CvmError('device-not-authorized')
   if (!device) {
     refuseNew(line, csr, products)
     await lookAtKeyOf(csr, { serialNumber, product }, deps)

@@ -21,7 +21,7 @@ await t.test('nothing to do: nothing is done, and little is asked', async t => {
   await rig.vend()
   rig.clock.now += AFTER
   const before = rig.controlPlane.calls.length
-  t.same(await rig.reconcile(), { actions: [], backlog: 0, drift: 0, pendingSince: [], complete: true })
+  t.same(await rig.reconcile(), { actions: [], backlog: 0, drift: 0, quarantined: 0, pendingSince: [], complete: true })
   t.same(rig.controlPlane.calls.slice(before), ['listRecent'])
 })
 
