@@ -21,6 +21,9 @@ const IS_ACTIVE_SINCE_SEEN = '#state = :active AND committedAt = :committedAt'
 /** What a row that nobody has renewed is without. */
 const NO_RENEWAL = 'renewal, usedProofs, renewedFrom, renewedAt'
 
+/** How far before everything else an operator's wish stands in the index of unfinished rows: thirty years, in their own order. */
+const WISH_LEAD_MS = 1e12
+
 const WISH_IS_THE_ONE_SEEN = 'pending.operationId = :operationId'
 
 /** The device registry in one DynamoDB table, by single-item conditional writes alone. */
@@ -198,13 +201,22 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
   async intend (device: Device, pending: PendingOperation, moment: { expiresAt: number, revision?: number }): Promise<WriteResult> {
     const { expiresAt, revision } = moment
     const isAtRevision = revision === undefined ? [] : [revision === 0 ? 'attribute_not_exists(revision)' : 'revision = :seen']
-    // A renewal that waits for its device keeps the row far back in the index, where a wish must not wait.
-    const waits = device.renewal !== undefined
+    // A wish comes before what crashes left. The end of a claim says how long an orphan is looked for, so that it must stay.
+    const { claim, suspicion, renewal } = device
+    const isFirst = !claim && !suspicion && !renewal
+    const end = isFirst ? ':first' : renewal ? ':expiresAt' : 'if_not_exists(claimExpiresAt, :expiresAt)'
+    const isAtRest = ['attribute_not_exists(claimId)', 'attribute_not_exists(suspectClaimId)']
     const result = await this.#rows.change({
       serialNumber: device.serialNumber,
-      condition: all('attribute_exists(serialNumber)', renewalAsSeen(device), ...isAtRevision),
-      update: `SET pending = :pending, unfinished = :unfinished, claimExpiresAt = ${waits ? ':expiresAt' : 'if_not_exists(claimExpiresAt, :expiresAt)'}`,
-      values: { ':pending': pending, ':unfinished': UNFINISHED, ':expiresAt': expiresAt, ...renewalSeen(device), ...(revision && { ':seen': revision }) }
+      condition: all('attribute_exists(serialNumber)', renewalAsSeen(device), ...isFirst ? isAtRest : [], ...isAtRevision),
+      update: `SET pending = :pending, unfinished = :unfinished, claimExpiresAt = ${end}`,
+      values: {
+        ':pending': { ...pending, until: expiresAt },
+        ':unfinished': UNFINISHED,
+        ...(isFirst ? { ':first': expiresAt - WISH_LEAD_MS } : { ':expiresAt': expiresAt }),
+        ...renewalSeen(device),
+        ...(revision && { ':seen': revision })
+      }
     })
     const isWritten = result.applied || result.device?.pending?.operationId === pending.operationId
     return isWritten || !result.device || revision !== undefined ? result : this.intend(result.device, pending, moment)

@@ -1,6 +1,7 @@
 import { ConditionalCheckFailedException } from '@aws-sdk/client-dynamodb'
 import { type DynamoDBDocumentClient, QueryCommand, UpdateCommand } from '@aws-sdk/lib-dynamodb'
 import { CvmError } from '../errors.ts'
+import type { Turn } from '../vending/deferrals.ts'
 import { type Device, isAdopted } from '../vending/device.ts'
 import type { WriteResult } from '../vending/device-registry.ts'
 import type { Author, QuarantinePage, UnfinishedDevices } from '../vending/unfinished-devices.ts'
@@ -15,6 +16,9 @@ import { UNFINISHED_INDEX } from './device-table.ts'
 /** Rows of the table that are no devices have a character in their key that no serial number has. */
 const LEASE_PREFIX = '#lease/'
 
+/** Keys that one list looks at: 64 KB of the index for a thousand. */
+const MOST_KEYS = 20_000
+
 /** The unfinished devices in the registry's table, by its sparse index. */
 export class DynamoDbUnfinishedDevices implements UnfinishedDevices {
   readonly #rows: DeviceRows
@@ -23,10 +27,10 @@ export class DynamoDbUnfinishedDevices implements UnfinishedDevices {
     this.#rows = new DeviceRows(client, tableName, onQuarantined)
   }
 
-  async list (now: number, limit: number): Promise<Device[]> {
-    const { Items = [] } = await orUnavailable(this.#rows.client.send(new QueryCommand({ ...this.#waiting(now), Limit: limit })))
+  async list (now: number, limit: number, turnOf: (serialNumber: string) => Turn = () => 'first'): Promise<Device[]> {
+    const keys = await this.#keysByTurn(now, limit, turnOf)
+    const found = await Promise.all(keys.map(serialNumber => findOrFault(this.#rows, serialNumber)))
     // A row that cannot be read went into quarantine as it was read.
-    const found = await Promise.all(Items.map(({ serialNumber }) => findOrFault(this.#rows, serialNumber as string)))
     return found.map(({ device }) => device).filter(device => device !== undefined)
   }
 
@@ -165,6 +169,22 @@ export class DynamoDbUnfinishedDevices implements UnfinishedDevices {
       if (cause instanceof ConditionalCheckFailedException) return false
       throw unavailable(cause)
     }
+  }
+
+  /** Up to `limit`, the first ones first; looks on behind those that have had their turn, up to a bound. */
+  async #keysByTurn (now: number, limit: number, turnOf: (serialNumber: string) => Turn): Promise<string[]> {
+    const keys: Record<Turn, string[]> = { first: [], last: [], 'not-yet': [] }
+    let start: Record<string, unknown> | undefined
+    let looked = 0
+    do {
+      const { Items = [], LastEvaluatedKey } = await orUnavailable(this.#rows.client.send(new QueryCommand({
+        ...this.#waiting(now), Limit: limit, ...(start && { ExclusiveStartKey: start })
+      })))
+      for (const { serialNumber } of Items) keys[turnOf(serialNumber as string)].push(serialNumber as string)
+      looked += Items.length
+      start = LastEvaluatedKey
+    } while (start && keys.first.length < limit && looked < MOST_KEYS)
+    return [...keys.first, ...keys.last].slice(0, limit)
   }
 
   #waiting (now: number) {

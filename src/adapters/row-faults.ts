@@ -59,7 +59,8 @@ const Row = Type.Partial(Type.Object({
     actor: TEXT,
     reason: TEXT,
     tokenHash: Type.Optional(TEXT),
-    tokenExpiresAt: Type.Optional(TIME)
+    tokenExpiresAt: Type.Optional(TIME),
+    until: Type.Optional(TIME)
   }, { description: 'a map' }),
   stateBefore: STATE,
   renewal: Type.Object({

@@ -1,4 +1,5 @@
 import type { AuditEvent } from '../vending/audit.ts'
+import { Deferrals } from '../vending/deferrals.ts'
 import { fulfil } from '../vending/operate.ts'
 import { reconcile } from '../vending/reconcile.ts'
 import type { ReconcileDeps, ReconcileReport, ReconcileRequest, ReconcileStep } from '../vending/reconcile-run.ts'
@@ -22,6 +23,7 @@ interface ReconcileWish extends Omit<ReconcileRequest, 'compareSince'> {
 export function observedReconcile (parts: Parts, vendDeps: VendDeps, activate: ReconcileDeps['activate']) {
   const { config, audit, metrics, devices, renewals, catalog, certificateHolds, forBulk } = parts
   const deps = { ...vendDeps, renewals, controlPlane: forBulk }
+  const deferrals = new Deferrals()
   let comparedAt = Date.now()
   return async ({ caller, ...request }: ReconcileWish): Promise<ReconcileReport> => {
     const startedAt = Date.now()
@@ -33,6 +35,7 @@ export function observedReconcile (parts: Parts, vendDeps: VendDeps, activate: R
       catalog,
       certificateHolds,
       activate,
+      deferrals,
       newHoldId: deps.newClaimId,
       controlPlane: forBulk,
       finish: (device, requestId) => finish(device, requestId, deps),

@@ -108,6 +108,8 @@ export interface PendingOperation {
   /** For `reset`: the hash of the new token. */
   tokenHash?: string
   tokenExpiresAt?: number
+  /** Until then the operator's own request fulfils it; absent in rows of earlier versions. */
+  until?: number
 }
 
 /** How many lines of history a device keeps; the oldest go first. */

@@ -1,6 +1,7 @@
 import type { Activated } from './activated.ts'
 import type { CertificateHolds } from './certificate-holds.ts'
 import type { ControlPlane } from './control-plane.ts'
+import type { Deferrals } from './deferrals.ts'
 import type { Device } from './device.ts'
 import type { DeviceCatalog } from './device-catalog.ts'
 import type { Renewals } from './renewals.ts'
@@ -53,6 +54,8 @@ export interface ReconcileDeps {
   swap: (device: Device, requestId: string) => Promise<Device>
   /** Judges a certificate that waits for its activation; absent where that is not this service's. */
   activate: ((certificateId: string, requestId: string) => Promise<Activated>) | undefined
+  /** Which devices could not be finished before; kept between runs. */
+  deferrals: Deferrals
   newHoldId: () => string
   now: () => number
   deadline: () => AbortSignal

@@ -9,22 +9,29 @@ import {
 } from './reconcile-run.ts'
 import { ignoreUnreadable } from './unreadable-device.ts'
 
+/** Devices that are tended side by side: the pace of the calls to AWS IoT is kept behind the port. */
+const AT_ONCE = 12
+
 /**
  * Finishes or undoes what crashes left (DESIGN section 4), for devices whose claim has expired: finishes `ISSUED`, frees `ISSUING`,
  * ends certificates that were replaced, deletes certificates that were made and never recorded, judges those that wait for their
  * activation (JITR), and counts where AWS IoT and the registry differ. Its cost grows with unfinished work and recent certificates,
- * never with the table. Safe to run at any time and twice at once; a device that fails is reported and does not keep the others waiting.
+ * never with the table. Safe to run at any time and twice at once. Operators' wishes come first; a device that fails is reported, and
+ * waits behind all others, for longer each time.
  */
 export async function reconcile (request: ReconcileRequest, deps: ReconcileDeps): Promise<ReconcileReport> {
   const run: ReconcileRun = { ...deps, request, actions: [] }
-  const unfinished = await run.devices.list(run.now() - CLOCK_SKEW_MS, run.batch)
+  const listedAt = run.now()
+  const unfinished = await run.devices.list(listedAt - CLOCK_SKEW_MS, run.batch, serialNumber => run.deferrals.turnOf(serialNumber, listedAt))
   const suspected: Device[] = []
-  for (const device of unfinished) {
-    if (request.stop?.aborted) break
-    const tended = await tend(run, device)
-    if (tended?.suspicion) suspected.push(tended)
-    else if (tended && !request.dryRun) await run.devices.settle(tended).catch(ignoreUnreadable)
-  }
+  // Those with an operator's wish begin first; a device is tended by one worker alone.
+  const queue = [...unfinished.filter(({ pending }) => pending), ...unfinished.filter(({ pending }) => !pending)]
+  await Promise.all(Array.from({ length: Math.min(AT_ONCE, queue.length) }, async () => {
+    for (let device = queue.shift(); device && !request.stop?.aborted; device = queue.shift()) {
+      const tended = await bringToRest(run, device)
+      if (tended) suspected.push(tended)
+    }
+  }))
   const looked = await findOrphans(run, suspected)
   await tendPending(run)
   const compared = await compareRecent(run)
@@ -32,6 +39,20 @@ export async function reconcile (request: ReconcileRequest, deps: ReconcileDeps)
   const [backlog, waiting] = await Promise.all([run.devices.count(run.now(), run.batch), pendingSince(run)])
   const complete = looked.complete && compared.complete
   return { actions: run.actions, backlog, drift: compared.drift, quarantined, pendingSince: waiting, complete }
+}
+
+/** Tends a device and takes it out of the list; the device where certificates of it must be looked for first. */
+async function bringToRest (run: ReconcileRun, device: Device): Promise<Device | undefined> {
+  const tended = await tend(run, device)
+  if (tended?.suspicion) {
+    if (!run.request.dryRun) run.deferrals.left(device.serialNumber, run.now())
+    return tended
+  }
+  if (tended && !run.request.dryRun) {
+    const settled = await run.devices.settle(tended).catch(ignoreUnreadable)
+    if (settled?.applied) run.deferrals.finished(device.serialNumber)
+  }
+  return undefined
 }
 
 /** Takes rows that somebody has mended out of quarantine; how many cannot be read still. */
@@ -50,6 +71,8 @@ async function readmitReadable (run: ReconcileRun): Promise<number> {
 /** Brings one device to rest and ends its replaced certificates; undefined where it must be looked at again. */
 async function tend (run: ReconcileRun, seen: Device): Promise<Device | undefined> {
   try {
+    // The operator's own request is at it.
+    if ((seen.pending?.until ?? 0) + CLOCK_SKEW_MS > run.now()) return undefined
     let device: Device | undefined = seen.pending ? await fulfil(run, seen) : seen
     if (device.state === 'ISSUING') device = await free(run, device)
     else if (device.state === 'ISSUED') device = await settleIssued(run, device)
@@ -59,6 +82,7 @@ async function tend (run: ReconcileRun, seen: Device): Promise<Device | undefine
     }
     return device
   } catch (cause) {
+    if (!run.request.dryRun) run.deferrals.failed(seen.serialNumber, run.now())
     const step = seen.state === 'ISSUED' ? 'finish-issued' : seen.renewal ? 'finish-renewal' : 'dispose-retired'
     note(run, { step, outcome: 'failed', serialNumber: seen.serialNumber, detail: textOf(cause) })
     return undefined
@@ -117,6 +141,7 @@ async function dispose (run: ReconcileRun, device: Device, certificateId: string
     return device
   }
   if (!await run.controlPlane.dispose(certificateId, run.deadline())) {
+    run.deferrals.left(device.serialNumber, run.now())
     note(run, { ...step, outcome: 'later', detail: 'AWS IoT is still detaching it' })
     return undefined
   }

@@ -1,3 +1,4 @@
+import type { Turn } from './deferrals.ts'
 import type { Device } from './device.ts'
 import type { WriteResult } from './device-registry.ts'
 import type { RowFault } from './unreadable-device.ts'
@@ -18,8 +19,11 @@ export interface QuarantinePage {
  * applies only to the device as it was seen, so that a worker or an operator who came between wins.
  */
 export interface UnfinishedDevices {
-  /** Devices whose claim has expired and which are not finished, longest waiting first. Found by a sparse index: no scan. */
-  list (now: number, limit: number): Promise<Device[]>
+  /**
+   * Devices whose claim has expired and which are not finished, longest waiting first; those whose turn is `last` after all others, and
+   * those whose turn is `not-yet` not at all. Found by a sparse index, up to a bound: no scan.
+   */
+  list (now: number, limit: number, turnOf?: (serialNumber: string) => Turn): Promise<Device[]>
 
   /** A page of the rows that cannot be read, which no other list holds. Throws `CvmError('invalid-request')` for another list's cursor. */
   quarantined (limit: number, cursor?: string): Promise<QuarantinePage>

@@ -1,6 +1,7 @@
 // The contract of the port `UnfinishedDevices`, for every implementation; and how vending keeps its list.
 import { randomUUID } from 'node:crypto'
 import type { Test } from 'tap'
+import type { Turn } from '../../src/vending/deferrals.ts'
 import { type Device, GENERATED_KEY } from '../../src/vending/device.ts'
 import type { DeviceRegistry } from '../../src/vending/device-registry.ts'
 import type { UnfinishedDevices } from '../../src/vending/unfinished-devices.ts'
@@ -24,6 +25,22 @@ export async function unfinishedContract (t: Test, registry: DeviceRegistry, dev
     t.ok(await isListed(device))
     must(await registry.commit(fence(issued)))
     t.notOk(await isListed(device))
+  })
+
+  await t.test('list: those that have failed come after all others, or not yet', async t => {
+    const ids = new Set<string>()
+    for (let n = 0; n < 3; n++) {
+      const device = await registered(registry)
+      must(await registry.claim(request(device.serialNumber)))
+      ids.add(device.serialNumber)
+    }
+    const own = async (limit: number, turnOf?: (serialNumber: string) => Turn) =>
+      (await devices.list(LATER, limit, turnOf)).map(({ serialNumber }) => serialNumber).filter(id => ids.has(id))
+    const [first = '', second = '', third = ''] = await own(BATCH)
+    t.same(await own(BATCH, id => id === first ? 'last' : 'first'), [second, third, first])
+    t.same(await own(BATCH, id => id === first ? 'not-yet' : 'first'), [second, third])
+    t.same(await own(1, id => id === third ? 'first' : 'last'), [third], 'also behind more of them than one page holds')
+    t.same(await own(1, id => id === third ? 'first' : 'not-yet'), [third])
   })
 
   await t.test('suspicion: begins with the first claim and ends with its record', async t => {

@@ -196,3 +196,66 @@ await t.test('a device that fails is reported and does not keep the others waiti
   rig.clock.now += AFTER
   t.same(steps(await rig.reconcile()), ['finish-issued done'])
 })
+
+/** Devices whose replaced certificate cannot be ended, due before all others. */
+async function failingDevices (rig: Rig, count: number): Promise<void> {
+  for (let n = 0; n < count; n++) {
+    const serialNumber = `failing-${n}`
+    await rig.registry.register({ serialNumber, product: 'default', tokenHash: 'hash', tokenExpiresAt: undefined }, { now: rig.clock.now, requestId: 'r' })
+    rig.registry.change(serialNumber, () => true, row => ({ ...row, retiring: ['stuck'], unfinished: true, lastClaimExpiresAt: rig.clock.now + n }))
+  }
+  const { dispose } = rig.controlPlane
+  rig.controlPlane.dispose = async (certificateId, signal) => {
+    if (certificateId === 'stuck') throw new CvmError('aws-iot-refused')
+    return dispose.call(rig.controlPlane, certificateId, signal)
+  }
+}
+
+await t.test('devices that fail go to the end: a run that they fill is followed by one that serves the others', async t => {
+  const rig = await makeRig()
+  await dieAt(rig, 'vend', 'before', 'bind')
+  rig.limits.batch = 3
+  await failingDevices(rig, 3)
+  rig.clock.now += AFTER
+  t.same(steps(await rig.reconcile()), ['dispose-retired failed', 'dispose-retired failed', 'dispose-retired failed'])
+  t.same(steps(await rig.reconcile()), ['finish-issued done'], 'those that failed wait')
+  t.equal(rig.controlPlane.active().length, 1)
+  t.same((await rig.reconcile()).actions, [], 'still')
+  rig.clock.now += 30_000
+  t.equal((await rig.reconcile()).actions.length, 3, 'and are tried again after their wait')
+  rig.clock.now += 30_000
+  t.same((await rig.reconcile()).actions, [], 'which doubles')
+  rig.clock.now += 30_000
+  t.equal((await rig.reconcile()).actions.length, 3)
+})
+
+await t.test('an operator\'s wish that was cut off comes before everything else, once its own request is over', async t => {
+  const rig = await makeRig()
+  const { certificate } = await rig.vend()
+  rig.limits.batch = 3
+  await failingDevices(rig, 3)
+  rig.clock.now += AFTER
+  rig.controlPlane.before = operation => { if (operation === 'revoke') throw new CvmError('aws-iot-unavailable') }
+  await t.rejects(rig.operate('revoke'))
+  rig.controlPlane.before = () => {}
+  t.notOk(steps(await rig.reconcile({ dryRun: true })).includes('finish-operation would'), 'its request may be at it still')
+  rig.clock.now += AFTER
+  t.ok(steps(await rig.reconcile()).includes('finish-operation done'))
+  t.equal(rig.controlPlane.statuses.get(certificate.certificateId), 'REVOKED')
+})
+
+await t.test('independent devices are tended side by side, by at most 16 workers', async t => {
+  const rig = await makeRig()
+  await failingDevices(rig, 40)
+  let busy = 0
+  let most = 0
+  rig.controlPlane.dispose = async () => {
+    most = Math.max(most, ++busy)
+    await new Promise(resolve => setImmediate(resolve))
+    busy--
+    return true
+  }
+  rig.clock.now += AFTER
+  t.equal((await rig.reconcile()).actions.filter(({ step, outcome }) => step === 'dispose-retired' && outcome === 'done').length, 40)
+  t.ok(most >= 8 && most <= 16, `${most} at once`)
+})
