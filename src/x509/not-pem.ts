@@ -11,6 +11,7 @@ export function whatIsNotPem (text: string): string {
   if (/^(?:\ufffe|\u00ff\u00fe|\u00fe\u00ff|\ufffd\ufffd)|^.?\0./s.test(text)) return 'it is UTF-16; save it as UTF-8'
   if (FILE_NAME.test(trimmed)) return 'it is the name of a file; send what is in the file'
   if (/^[{[]/.test(trimmed)) return 'it is JSON; send the PEM text alone'
+  if (/^30[0-9a-f\s]{62,}$/i.test(trimmed)) return 'it is hex; PEM is base64 between those lines'
   if (BASE64.test(trimmed)) return 'it is base64 without the BEGIN and END lines'
   if (/BEGIN [A-Z]/.test(text)) return 'its BEGIN line is damaged: there are five hyphens on either side of it'
   return 'there is no BEGIN line'
