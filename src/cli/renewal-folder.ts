@@ -40,7 +40,7 @@ export async function takeOver (folder: string): Promise<boolean> {
 }
 
 /** Gives the new pair up: its facts first, without which it is none, and the word that it is in force last. */
-export async function discardNext (folder: string): Promise<void> {
+async function discardNext (folder: string): Promise<void> {
   const next = nextFolder(folder)
   if (!await exists(next)) return
   const { device, ...others } = FILES
