@@ -22,7 +22,8 @@ const AT_ONCE = 12
 export async function reconcile (request: ReconcileRequest, deps: ReconcileDeps): Promise<ReconcileReport> {
   const run: ReconcileRun = { ...deps, request, actions: [] }
   const listedAt = run.now()
-  const unfinished = await run.devices.list(listedAt - CLOCK_SKEW_MS, run.batch, serialNumber => run.deferrals.turnOf(serialNumber, listedAt))
+  const turnOf = (serialNumber: string) => run.deferrals.turnOf(serialNumber, listedAt)
+  const unfinished = await run.devices.list(listedAt - CLOCK_SKEW_MS, run.batch, turnOf)
   const suspected: Device[] = []
   // Those with an operator's wish begin first; a device is tended by one worker alone.
   const queue = [...unfinished.filter(({ pending }) => pending), ...unfinished.filter(({ pending }) => !pending)]
