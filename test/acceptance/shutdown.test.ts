@@ -6,12 +6,11 @@ import { join } from 'node:path'
 import { type TLSSocket, connect } from 'node:tls'
 import t from 'tap'
 import type { Test } from 'tap'
-import { openssl } from '../fixtures/openssl.ts'
 import { wholeOnly } from '../fixtures/whole-only.ts'
-import { type Exit, folder } from './processes.ts'
+import { keyAndRequest } from './key-and-request.ts'
+import type { Exit } from './processes.ts'
 import { Unanswered, agentFor, post } from './requests.ts'
 import { type ServiceProcess, onEachEngine, startService } from './service-process.ts'
-import { keyAndCsr, vendBody } from './tools.ts'
 
 t.setTimeout(900_000)
 
@@ -20,11 +19,9 @@ const PATIENT = { SHUTDOWN_TIMEOUT_MS: '600000', VEND_DEADLINE_MS: '290000', CLA
 const ADMIT_ALL = { ...PATIENT, RATE_LIMIT_ADDRESS_MAX: '100000', RATE_LIMIT_SERIAL_MAX: '100000' }
 const PATH = '/v1/certificates'
 
-/** Requests of as many new devices, all with the key of one CSR that names nobody. */
-async function vends (t: Test, service: ServiceProcess, count: number): Promise<string[]> {
-  const { keyFile } = await keyAndCsr(folder(t), 'anybody')
-  const { stdout: csr } = await openssl(['req', '-new', '-key', keyFile, '-subj', '/'])
-  return await Promise.all(Array.from({ length: count }, async () => vendBody(await service.register(), csr)))
+/** Requests of as many new devices. */
+async function vends (service: ServiceProcess, count: number): Promise<string[]> {
+  return await Promise.all(Array.from({ length: count }, async () => (await keyAndRequest(await service.register())).body))
 }
 
 const keepAlive = (t: Test, service: ServiceProcess): Agent => {
@@ -67,7 +64,7 @@ function counter (times: number): { reached: Promise<void>, count: () => void } 
 await onEachEngine(t, async (t, engine) => {
   await t.test('under load, 40 clients vending on connections that they keep', async t => {
     const service = await startService(t, engine, ADMIT_ALL)
-    const bodies = await vends(t, service, 200)
+    const bodies = await vends(service, 200)
     const { reached, count } = counter(120)
     const clients = Promise.all(Array.from({ length: 40 }, async (_, i) =>
       await vendUntilRefused(keepAlive(t, service), service.serviceUrl + PATH, bodies.slice(i * 5, i * 5 + 5), count)))
@@ -88,7 +85,7 @@ await t.test('connections at the end', async t => {
 
   await t.test('requests that arrive in the same moment as the signal, on connections that were idle', async t => {
     const service = await startService(t, engine, ADMIT_ALL)
-    const bodies = await vends(t, service, 20)
+    const bodies = await vends(service, 20)
     const agents = bodies.map(() => keepAlive(t, service))
     await Promise.all(bodies.map(async (body, i) => await post(agents[i]!, service.serviceUrl + PATH, body)))
     // While it is stopped, the kernel takes the requests for it: when it goes on, they and the signal are there at once.
@@ -106,7 +103,7 @@ await t.test('connections at the end', async t => {
   // In a sample, test/plugins/drain.test.ts tries this and the delay below in one process.
   await t.test('a request that is half sent at the signal is answered when the rest comes, and its connection closed', { skip: wholeOnly }, async t => {
     const service = await startService(t, engine, PATIENT)
-    const [body] = await vends(t, service, 1)
+    const [body] = await vends(service, 1)
     const socket = await connection(t, service)
     const head = `POST ${PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${body!.length}\r\n\r\n`
     await new Promise(resolve => socket.write(head + body!.slice(0, 100), resolve))
@@ -125,7 +122,7 @@ await t.test('connections at the end', async t => {
 
   await t.test('connections that are idle, and those that never asked for anything, do not hold it up', async t => {
     const service = await startService(t, engine, PATIENT)
-    const [body] = await vends(t, service, 1)
+    const [body] = await vends(service, 1)
     for (let i = 0; i < 20; i++) t.ok((await post(keepAlive(t, service), service.serviceUrl + PATH, body!)).status < 500)
     for (let i = 0; i < 5; i++) await connection(t, service)
     t.equal(await terminate(service), 0)
@@ -133,7 +130,7 @@ await t.test('connections at the end', async t => {
 
   await t.test('with DRAIN_DELAY_MS it is unready first, and still serves', { skip: wholeOnly }, async t => {
     const service = await startService(t, engine, { ...PATIENT, DRAIN_DELAY_MS: '5000' })
-    const [body] = await vends(t, service, 1)
+    const [body] = await vends(service, 1)
     service.signal('SIGTERM')
     await service.said(output => output.includes('stopping on SIGTERM') || undefined)
     const ready = await fetch(`${service.opsUrl}/readyz`)
