@@ -65,10 +65,10 @@ await t.test('metrics', async t => {
       'cvm_vends_total', 'cvm_refusals_total', 'cvm_vend_step_duration_seconds_bucket', 'cvm_aws_calls_total',
       'cvm_aws_call_duration_seconds_bucket', 'cvm_rate_limited_total', 'cvm_http_requests_in_flight', 'cvm_http_request_duration_seconds_bucket',
       'cvm_aws_iot_queue_length', 'cvm_aws_iot_queue_wait_seconds_bucket', 'cvm_aws_iot_queue_refusals_total', 'cvm_aws_iot_pace', 'cvm_aws_iot_throttles_total',
-      'cvm_renewals_total', 'cvm_adoptions_total', 'cvm_batch_lines_total', 'cvm_dependency_up', 'cvm_reconcile_backlog', 'cvm_reconcile_last_run_timestamp_seconds', 'cvm_drift', 'cvm_build_info', 'cvm_crl_fetches_total', 'cvm_crl_unavailable_total', 'process_cpu_seconds_total', 'nodejs_eventloop_lag_seconds'
+      'cvm_renewals_total', 'cvm_signatures_repaired_total', 'cvm_key_reuse_total', 'cvm_adoptions_total', 'cvm_batch_lines_total', 'cvm_dependency_up', 'cvm_reconcile_backlog', 'cvm_reconcile_last_run_timestamp_seconds', 'cvm_drift', 'cvm_build_info', 'cvm_crl_fetches_total', 'cvm_crl_unavailable_total', 'process_cpu_seconds_total', 'nodejs_eventloop_lag_seconds'
     ]
     for (const name of expected) t.ok(names.has(name), name)
-    t.equal(Object.keys(createMetrics({ version: '1', node: '1' })).length, 29, 'a metric that is added here belongs in this test')
+    t.equal(Object.keys(createMetrics({ version: '1', node: '1' })).length, 31, 'a metric that is added here belongs in this test')
   })
   await t.test('move', async t => {
     const counts: ReadonlyArray<readonly [name: string, labels: Record<string, string>, atLeast: number]> = [

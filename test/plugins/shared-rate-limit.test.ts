@@ -43,7 +43,7 @@ await t.test('counted in DynamoDB: one more write for the first request of a win
   const { service } = await started(t, 30_000)
   const device = await newDevice(service)
   const first = await awsCallsDuring(service, () => vend(service, device))
-  t.equal(first['UpdateItem ok'], 4, 'three of the vend, one of the limit')
+  t.equal(first['UpdateItem ok'], 5, 'four of the vend, one of the limit')
   const replay = await awsCallsDuring(service, () => vend(service, device))
   t.match(replay, { 'UpdateItem ok': 1, 'UpdateItem ConditionalCheckFailedException': 2 }, 'a replay: one refused write of its own')
   t.equal((await vend(service, device)).statusCode, 200)
