@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { constants } from 'node:fs'
 import { copyFile, link, mkdir, open, readFile, readdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { EXIT, Failure, codeOf, messageOf } from './failure.ts'
+import { EXIT, Failure, codeOf, messageOf, unreadable } from './failure.ts'
 import { isDer, kindOf, textOf } from './file-kind.ts'
 import { privateKeyOf } from './private-key.ts'
 
@@ -42,9 +42,10 @@ export async function readPrivateKey (folder: string): Promise<string | undefine
   const file = join(folder, FILES.privateKey)
   const facts = await stat(file).catch(error => {
     if (codeOf(error) === 'ENOENT') return undefined
-    throw new Failure(EXIT.failed, `cannot read ${file}`, { detail: messageOf(error) }, error)
+    throw unreadable(file, error)
   })
   if (facts === undefined) return undefined
+  if (facts.isDirectory()) throw unreadable(file, { code: 'EISDIR' })
   if (process.platform !== 'win32' && (facts.mode & 0o077) !== 0) {
     throw new Failure(EXIT.failed, `${file} can be read by other users`, { remedy: `chmod 600 ${file}` })
   }
@@ -107,7 +108,7 @@ export async function readFacts (folder: string): Promise<DeviceFacts | undefine
   const file = join(folder, FILES.device)
   const text = await readFile(file, 'utf8').catch(error => {
     if (codeOf(error) === 'ENOENT') return undefined
-    throw new Failure(EXIT.failed, `cannot read ${file}`, { detail: messageOf(error) }, error)
+    throw unreadable(file, error)
   })
   return text === undefined ? undefined : factsOf(parsed(text, file), file)
 }
@@ -130,7 +131,7 @@ export function codeOfMissing (error: unknown): false {
 /** Reads a file; throws a `Failure` that names it. */
 export async function readBytes (file: string): Promise<Buffer> {
   return await readFile(file).catch(error => {
-    throw new Failure(EXIT.failed, `cannot read ${file}`, { detail: messageOf(error) }, error)
+    throw unreadable(file, error)
   })
 }
 

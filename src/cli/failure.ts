@@ -41,6 +41,18 @@ export function messageOf (error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }
 
+const FILE_ERRORS: Readonly<Record<string, string>> = {
+  ENOENT: 'There is no such file',
+  EISDIR: 'It is a folder, not a file',
+  ENOTDIR: 'A part of its path is a file, not a folder',
+  EACCES: 'This user may not read it'
+}
+
+/** For a file that cannot be read, what it is. */
+export function unreadable (file: string, error: unknown): Failure {
+  return new Failure(EXIT.failed, `cannot read ${file}`, { detail: FILE_ERRORS[codeOf(error)] ?? messageOf(error) }, error)
+}
+
 /** The `code` that Node, OpenSSL or commander put on an error, or ''. */
 export function codeOf (error: unknown): string {
   if (typeof error !== 'object' || error === null || !('code' in error)) return ''

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { FILES } from './device-folder.ts'
-import { EXIT, Failure, codeOf, messageOf } from './failure.ts'
+import { codeOf, unreadable } from './failure.ts'
 import { RowFile } from './row-file.ts'
 
 const COLUMNS = ['serialNumber', 'status', 'certificateId', 'code', 'detail', 'certificateSha256', 'privateKeySha256', 'rootCaSha256', 'deviceSha256'] as const
@@ -77,6 +77,6 @@ async function hashOf (file: string): Promise<string> {
     return createHash('sha256').update(await readFile(file)).digest('hex')
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return ''
-    throw new Failure(EXIT.failed, `cannot read ${file}`, { detail: messageOf(error) }, error)
+    throw unreadable(file, error)
   }
 }

@@ -2,7 +2,7 @@ import { createReadStream } from 'node:fs'
 import { extname } from 'node:path'
 import { CsvError, parse } from 'csv-parse'
 import split2 from 'split2'
-import { EXIT, Failure, messageOf } from './failure.ts'
+import { EXIT, Failure, unreadable } from './failure.ts'
 
 /** A device of a list: `serialNumber` and as wanted the other members, all of them text and none empty; `line` counts from 1. */
 export type Listed<Name extends string> = Readonly<{ line: number, serialNumber: string } & Partial<Record<Name, string>>>
@@ -19,7 +19,7 @@ export async function * readRecords<Name extends string> (file: string, names: r
     yield * extname(file).toLowerCase() === '.ndjson' ? readNdjson(file, names) : readCsv(file, names)
   } catch (error) {
     if (error instanceof Failure) throw error
-    if (!(error instanceof CsvError)) throw new Failure(EXIT.failed, `cannot read ${file}`, { detail: messageOf(error) }, error)
+    if (!(error instanceof CsvError)) throw unreadable(file, error)
     throw faulty(`${file}${typeof error['lines'] === 'number' ? ` line ${error['lines']}` : ''}`, inWords(error), names)
   }
 }

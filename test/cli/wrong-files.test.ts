@@ -279,3 +279,15 @@ function listFor (name: string): string {
   writeFileSync(list, `serialNumber,registrationToken\n${serialNumber},a-token-0123456789\n`)
   return list
 }
+
+await t.test('a folder in the place of a file, and a file that is missing, are said in words', async t => {
+  const folder = t.testdir({ device: { [FILES.privateKey]: {} } })
+  t.match(await told(readPrivateKey(join(folder, 'device'))), /cannot read .*iot-private\.pem\.key\n +detail: +It is a folder, not a file\n/, 'whatever its mode is')
+  t.match(await told(readText(join(folder, 'device'))), /It is a folder, not a file/)
+  t.match(await told(readText(join(folder, 'missing'))), /cannot read .*missing\n +detail: +There is no such file\n/)
+  t.match(await told(readText(at('key.pem/x'))), /A part of its path is a file/)
+})
+
+async function told (work: Promise<unknown>): Promise<string> {
+  return await work.then(() => 'nothing', describe)
+}
