@@ -122,11 +122,13 @@ export class DynamoDbUnfinishedDevices implements UnfinishedDevices {
   }
 
   clearSuspicion (device: Device): Promise<WriteResult> {
+    // Any change since may be an attempt that has begun, and even ended: only the revision tells.
+    const { serialNumber, revision, suspicion } = device
     return this.#rows.change({
-      serialNumber: device.serialNumber,
-      condition: all('suspectClaimId = :suspectClaimId', claimAsSeen(device)),
+      serialNumber,
+      condition: all('suspectClaimId = :suspectClaimId', revision > 0 ? 'revision = :seen' : 'attribute_not_exists(revision)'),
       update: 'REMOVE suspectClaimId, suspectSince, suspects',
-      values: { ':suspectClaimId': device.suspicion?.claimId, ...claimSeen(device) }
+      values: { ':suspectClaimId': suspicion?.claimId, ...(revision > 0 && { ':seen': revision }) }
     })
   }
 

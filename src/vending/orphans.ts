@@ -21,9 +21,10 @@ export async function findOrphans (run: ReconcileRun, suspected: readonly Device
   const now = run.now()
   const since = Math.min(...suspected.map(device => device.suspicion?.since ?? Infinity)) - CLOCK_SKEW_MS
   const { certificates, complete } = await run.controlPlane.listRecent(since, run.maxPages, run.deadline())
-  const owners = new Map<string, Device>()
+  // Several devices may have asked for a key pair, and a key may have been asked for by several.
+  const owners = new Map<string, Device[]>()
   for (const device of suspected) {
-    for (const key of device.suspicion?.keys ?? []) owners.set(key, device)
+    for (const key of device.suspicion?.keys ?? []) owners.set(key, [...owners.get(key) ?? [], device])
   }
   let judged = complete
   const held = new Set<string>()
@@ -37,29 +38,32 @@ export async function findOrphans (run: ReconcileRun, suspected: readonly Device
 }
 
 /**
- * False if the certificate could not be judged: then this run clears no device. A device that a worker holds is added to `held`: the
- * claim may end before this run does, and leave the certificate behind.
+ * False if the certificate could not be judged: then this run clears no device. Where a worker holds one of the devices that it may
+ * be of, all of them are added to `held`: the claim may end before this run does, and leave the certificate behind.
  */
 async function judge (
-  run: ReconcileRun, listed: ListedCertificate, owners: ReadonlyMap<string, Device>, now: number, held: Set<string>
+  run: ReconcileRun, listed: ListedCertificate, owners: ReadonlyMap<string, readonly Device[]>, now: number, held: Set<string>
 ): Promise<boolean> {
   const { certificateId } = listed
   try {
     const known = await run.controlPlane.describe(certificateId, run.deadline())
     if (known?.status !== 'INACTIVE') return true
     const { publicKeyFingerprint, subject } = readCertificate(known.certificatePem)
-    const owner = owners.get(publicKeyFingerprint) ?? (isOldGenerated(run, listed, subject, now) ? owners.get(GENERATED_KEY) : undefined)
+    const generated = isOldGenerated(run, listed, subject, now) ? owners.get(GENERATED_KEY) : undefined
+    const ofKey = owners.get(publicKeyFingerprint) ?? generated ?? []
     // What is older than the suspicion was made by somebody else, who may have made it for the same key.
-    if (!owner || listed.createdAt < (owner.suspicion?.since ?? 0) - CLOCK_SKEW_MS) return true
+    const candidates = ofKey.filter(({ suspicion }) => listed.createdAt >= (suspicion?.since ?? 0) - CLOCK_SKEW_MS)
+    if (candidates.length === 0) return true
     return await alone(run, certificateId, known, async () => {
-      const { device, unreadable } = await findOrFault(run.devices, owner.serialNumber)
-      if (unreadable || isHeld(run, device)) {
-        held.add(owner.serialNumber)
+      const rows = await Promise.all(candidates.map(({ serialNumber }) => findOrFault(run.devices, serialNumber)))
+      if (rows.some(({ device, unreadable }) => unreadable || isHeld(run, device))) {
+        for (const { serialNumber } of candidates) held.add(serialNumber)
         return
       }
-      if (await isKnown(run, device, certificateId)) return
+      if (await isKnown(run, rows.flatMap(({ device }) => device ?? []), certificateId)) return
+      const about = { step: 'delete-orphan', serialNumber: candidates[0]?.serialNumber ?? '', certificateId } as const
       if (!run.request.dryRun) await run.controlPlane.deleteUnbound(certificateId, run.deadline())
-      note(run, { step: 'delete-orphan', outcome: run.request.dryRun ? 'would' : 'done', serialNumber: owner.serialNumber, certificateId })
+      note(run, { ...about, outcome: run.request.dryRun ? 'would' : 'done' })
     })
   } catch (cause) {
     // Another device has it, whose row cannot be read.
@@ -92,10 +96,11 @@ function isHeld (run: ReconcileRun, device: Device | undefined): boolean {
   return claimExpiresAt + CLOCK_SKEW_MS > run.now()
 }
 
-/** Whether any device has it. The owner's row is read after the list was made: until then it may have been recorded there. */
-async function isKnown (run: ReconcileRun, owner: Device | undefined, certificateId: string): Promise<boolean> {
-  const isIts = [owner?.certificate, owner?.renewal?.certificate].some(certificate => certificate?.certificateId === certificateId)
-  return isIts || owner?.retiring.includes(certificateId) || await run.catalog.findByCertificate(certificateId) !== undefined
+/** Whether any device has it. The owners' rows are read after the list was made: until then it may have been recorded there. */
+async function isKnown (run: ReconcileRun, owners: readonly Device[], certificateId: string): Promise<boolean> {
+  const isIts = owners.some(({ certificate, renewal, retiring }) =>
+    [certificate?.certificateId, renewal?.certificate?.certificateId, ...retiring].includes(certificateId))
+  return isIts || await run.catalog.findByCertificate(certificateId) !== undefined
 }
 
 /**

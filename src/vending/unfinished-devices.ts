@@ -49,7 +49,7 @@ export interface UnfinishedDevices {
   /** `ISSUED`, `ACTIVE` or `DISABLED` with the certificate seen, which is not being swapped → `REVOKED`: what AWS IoT says is final. */
   revoked (device: Device, author: Author): Promise<WriteResult>
 
-  /** The search that the suspicion seen asked for is done; does not apply when an attempt has begun since. */
+  /** The search that the suspicion seen asked for is done; does not apply when the device has changed in any way since. */
   clearSuspicion (device: Device): Promise<WriteResult>
 
   /** A certificate of `retiring` is gone from AWS IoT. */

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { CvmError } from '../../src/errors.ts'
+import { tokenHasher } from '../../src/vending/registration-token.ts'
 import type { Operation } from '../fixtures/model-control-plane.ts'
 import { CLAIM_LIFETIME_MS, type Rig, SERIAL, makeRig } from '../fixtures/vend-rig.ts'
 
@@ -258,4 +259,57 @@ await t.test('independent devices are tended side by side, by at most 16 workers
   rig.clock.now += AFTER
   t.equal((await rig.reconcile()).actions.filter(({ step, outcome }) => step === 'dispose-retired' && outcome === 'done').length, 40)
   t.ok(most >= 8 && most <= 16, `${most} at once`)
+})
+
+await t.test('an attempt that begins while reconcile looks is not cleared with the one before', async t => {
+  for (const ends of [false, true]) {
+    const rig = await makeRig()
+    await rig.vend()
+    const lose = async (csr: string) => {
+      rig.controlPlane.after = operation => { if (operation === 'createCertificateFromCsr') throw new CvmError('aws-iot-unavailable') }
+      const { release } = rig.registry.renewals
+      if (!ends) rig.registry.renewals.release = async () => { throw new CvmError('registry-unavailable') }
+      await t.rejects(rig.renew({ certificateSigningRequest: csr }))
+      rig.registry.renewals.release = release
+    }
+    await lose(rig.csrs[2])
+    rig.clock.now += AFTER
+    rig.controlPlane.after = () => {}
+    await rig.reconcile()
+    rig.clock.now += AFTER
+    let isFirst = true
+    rig.controlPlane.after = async operation => {
+      if (operation !== 'listRecent' || !isFirst) return
+      isFirst = false
+      await lose(rig.csrs[3])
+      rig.controlPlane.after = () => {}
+    }
+    await rig.reconcile()
+    t.equal(rig.controlPlane.statuses.size, 2, 'the second attempt left one behind')
+    for (let run = 0; run < 3; run++) {
+      rig.clock.now += AFTER
+      await rig.reconcile()
+    }
+    t.same([...rig.controlPlane.statuses.values()], ['ACTIVE'], `it is found (${ends ? 'the attempt had ended' : 'its process died'})`)
+    t.match(await rig.registry.find(SERIAL), { suspicion: undefined })
+  }
+})
+
+await t.test('key pairs that several devices lost are all found, whoever was suspected last', async t => {
+  const rig = await makeRig()
+  const serialNumber = 'sn-2'
+  const device = { serialNumber, product: 'default', tokenHash: tokenHasher(Buffer.alloc(32, 1))(serialNumber, 'token'), tokenExpiresAt: undefined }
+  await rig.registry.register(device, { now: rig.clock.now, requestId: 'r' })
+  const lost: Operation = 'createKeysAndCertificate'
+  rig.controlPlane.after = operation => { if (operation === lost) throw new CvmError('aws-iot-unavailable') }
+  await t.rejects(rig.vendKeys())
+  rig.clock.now += 9_000
+  await t.rejects(rig.vendKeys({ serialNumber }))
+  rig.controlPlane.after = () => {}
+  t.equal(rig.controlPlane.statuses.size, 2)
+  for (let run = 0; run < 4; run++) {
+    rig.clock.now += AFTER
+    await rig.reconcile()
+  }
+  t.equal(rig.controlPlane.statuses.size, 0)
 })
