@@ -47,9 +47,9 @@ function vendDeps (parts: Parts): VendDeps {
     products,
     onStep: (step, durationMs, ok) => metrics.stepSeconds.observe({ step, result: ok ? 'ok' : 'failed' }, durationMs / 1000),
     onRepair: (what, kind) => metrics.repairs.inc({ what, kind }),
-    onLeftover (what, requestId, cause) {
+    onLeftover (what, requestId, cause, certificateId) {
       metrics.leftovers.inc({ what })
-      log.warn({ what, requestId, cause: (cause as Error).name }, 'left to reconcile')
+      log.warn({ what, requestId, certificateId, cause: (cause as Error).name }, 'left to reconcile')
     }
   }
 }

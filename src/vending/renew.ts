@@ -4,6 +4,7 @@ import { type Csr, checkCsr } from '../x509/csr.ts'
 import type { SignatureRepair } from '../x509/ecdsa-signature.ts'
 import type { IssuedCertificate } from './control-plane.ts'
 import type { Certificate, Device } from './device.ts'
+import { discard, discardUnrecorded } from './discard.ts'
 import { type KeyReuseDeps, takeKey } from './key-reuse.ts'
 import { commonNameRule, productOf, refusalsOf, timesOf } from './product.ts'
 import { type JwsProof, type TlsProof, verifyProof } from './renewal-proof.ts'
@@ -48,7 +49,7 @@ export interface RenewDeps extends SwapDeps, KeyReuseDeps {
   /** Told of a signature that was written anew. */
   onRepair: (what: 'csr' | 'proof', kind: SignatureRepair | 'der') => void
   /** Told of a clean-up that failed and is left to reconcile. */
-  onLeftover: (what: 'certificate' | 'claim', requestId: string, cause: unknown) => void
+  onLeftover: (what: 'certificate' | 'claim', requestId: string, cause: unknown, certificateId?: string) => void
 }
 
 /** Used proofs that are kept; more renewals than that within two windows are no renewals. */
@@ -155,7 +156,7 @@ async function issue (seen: Device, csr: Csr, nonce: string | undefined, { reque
       ? { device: undefined }
       : await renewals.record(begun.device, certificate, confirmBefore, { now: deps.now(), requestId })
     if (recorded.device?.renewal?.certificate?.certificateId === certificate.certificateId) return recorded.device
-    certainlyNothing = await discard(certificate.certificateId, requestId, deps)
+    certainlyNothing = await (carriesOtherKey ? discardUnrecorded : discard)(certificate.certificateId, requestId, deps)
     throw carriesOtherKey ? new CvmError('aws-iot-refused', { detail: 'the certificate carries another key' }) : changed(recorded.device)
   } catch (cause) {
     await renewals.release(begun.device, certainlyNothing, { now: deps.now(), requestId })
@@ -169,15 +170,4 @@ function factsOf (issued: IssuedCertificate, { certificate, serialNumber }: Devi
   const { publicKeyFingerprint, notAfter } = readCertificate(certificatePem)
   const { thingName } = certificate ?? { thingName: serialNumber }
   return { certificateId, certificateArn, certificatePem, publicKeyFingerprint, way: 'csr', thingName, issuedAt, notAfter }
-}
-
-async function discard (certificateId: string, requestId: string, { controlPlane, deadline, onLeftover }: RenewDeps): Promise<boolean> {
-  try {
-    // With a time of its own: the request's may be what has run out.
-    await controlPlane.deleteUnbound(certificateId, deadline())
-    return true
-  } catch (cause) {
-    onLeftover('certificate', requestId, cause)
-    return false
-  }
 }

@@ -7,6 +7,7 @@ import { type Claimed, claim } from './claim.ts'
 import { CertificateStateConflict, type ControlPlane, type IssuedCertificate, type KeyPair } from './control-plane.ts'
 import type { Certificate, Device } from './device.ts'
 import type { DeviceRegistry, FencedWrite, WriteResult } from './device-registry.ts'
+import { discard, discardUnrecorded } from './discard.ts'
 import { type KeyReuseDeps, takeKey } from './key-reuse.ts'
 import { decide } from './lifecycle.ts'
 import { type Products, commonNameRule, productOf, refusalsOf, thingOf } from './product.ts'
@@ -55,7 +56,7 @@ export interface VendDeps extends KeyReuseDeps {
   /** Told of a signature of a CSR that was written anew. */
   onRepair: (what: 'csr', kind: SignatureRepair) => void
   /** Told of a clean-up that failed and is left to reconcile. */
-  onLeftover: (what: 'certificate' | 'claim' | 'hold', requestId: string, cause: unknown) => void
+  onLeftover: (what: 'certificate' | 'claim' | 'hold', requestId: string, cause: unknown, certificateId?: string) => void
 }
 
 /** Another worker, or an operator, changed the device while we held it. */
@@ -141,14 +142,14 @@ export async function issue (run: Run, device: Device): Promise<{ certificate: C
   const certificate = { certificateId, certificateArn, certificatePem, publicKeyFingerprint, way, thingName, issuedAt: run.now(), notAfter }
   const carriesOtherKey = csr && publicKeyFingerprint !== csr.publicKeyFingerprint
   if (thing.status === 'fulfilled' && !carriesOtherKey) return { certificate, ...(keyPair && { keyPair }) }
-  run.certainlyNothing = await discard(run, certificateId)
+  run.certainlyNothing = await discardUnrecorded(certificateId, run.request.requestId, run)
   throw thing.status === 'rejected' ? thing.reason : new CvmError('aws-iot-refused', { detail: 'the certificate carries another key' })
 }
 
 export async function record (run: Run, device: Device, certificate: Certificate): Promise<Device> {
   const result = await run.registry.record(fence(run, device), certificate)
   if (hasCertificate(result, certificate.certificateId)) return result.device
-  await discard(run, certificate.certificateId)
+  await discard(certificate.certificateId, run.request.requestId, run)
   throw new ClaimLost(result.device)
 }
 
@@ -212,18 +213,6 @@ export async function giveBack (run: Held, device: Device): Promise<void> {
     await run.registry.release(fence(run, device), run.certainlyNothing)
   } catch (cause) {
     run.onLeftover('claim', run.request.requestId, cause)
-  }
-}
-
-/** Deletes a certificate that was just made and never used; true when it is certainly gone. */
-async function discard (run: Run, certificateId: string): Promise<boolean> {
-  try {
-    // With a time of its own: the vend's may be what has run out.
-    await run.controlPlane.deleteUnbound(certificateId, run.deadline())
-    return true
-  } catch (cause) {
-    run.onLeftover('certificate', run.request.requestId, cause)
-    return false
   }
 }
 

@@ -173,7 +173,7 @@ await t.test('a thing that cannot be made: the certificate made beside it is del
   }
   rig.clock.now += 1
   await t.rejects(rig.vend(), code('aws-iot-throttled'))
-  t.same(rig.leftovers, ['certificate'], 'or reported for reconcile')
+  t.same(rig.leftovers, ['certificate', ...rig.controlPlane.statuses.keys()], 'or reported for reconcile')
 })
 
 await t.test('a certificate for another key than the CSR\'s is never handed out (G6)', async t => {
@@ -182,6 +182,22 @@ await t.test('a certificate for another key than the CSR\'s is never handed out 
   rig.controlPlane.createCertificateFromCsr = () => create()
   await t.rejects(rig.vend(), code('aws-iot-refused'))
   t.equal(rig.controlPlane.statuses.size, 0)
+})
+
+await t.test('a certificate for another key that AWS IoT will not delete is revoked; what is left is told by its id', async t => {
+  for (const isKept of [false, true]) {
+    const rig = await makeRig()
+    const create = rig.controlPlane.createKeysAndCertificate.bind(rig.controlPlane)
+    rig.controlPlane.createCertificateFromCsr = async () => {
+      const made = await create()
+      await rig.controlPlane.activate(made.certificateId)
+      return made
+    }
+    if (isKept) rig.controlPlane.before = operation => { if (operation === 'deleteUnbound') throw new CvmError('aws-iot-refused') }
+    await t.rejects(rig.vend(), code('aws-iot-refused'))
+    t.same([...rig.controlPlane.statuses.values()], isKept ? ['REVOKED'] : [], isKept ? 'it cannot be deleted' : 'it was ACTIVE')
+    t.same(rig.leftovers, isKept ? ['certificate', ...rig.controlPlane.statuses.keys()] : [])
+  }
 })
 
 function failOnce (rig: Rig, moment: 'before' | 'after', position: number, failure: Error): void {
