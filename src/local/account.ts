@@ -11,7 +11,7 @@ import { ThingGroups } from './thing-groups.ts'
 import { ThingTypes } from './thing-types.ts'
 import { Things } from './things.ts'
 import type { DeviceIssuer } from './issuer.ts'
-import type { Store } from './state.ts'
+import type { StateFile, Store } from './state.ts'
 
 /** Everything one AWS account holds in one Region: what the control plane changes and the broker reads. */
 export class Account {
@@ -34,8 +34,8 @@ export class Account {
   endpoint = 'localhost'
   /** Where this account's API is served; known once it is. */
   apiUrl = ''
-  /** To be called when a store has changed, by whoever changes one outside an HTTP operation; the state file listens. */
-  touch: () => void = () => {}
+  /** Where the stores are kept; absent, in memory alone. */
+  state: Pick<StateFile, 'touch' | 'settled'> | undefined
 
   constructor (region: string, issuer: DeviceIssuer, quotas = new Quotas()) {
     this.arnPrefix = `arn:aws:iot:${region}:${this.id}`
@@ -49,6 +49,18 @@ export class Account {
     this.rules = new Rules(this.arnPrefix, this.destinations)
     this.issuer = issuer
     this.quotas = quotas
+  }
+
+  /** To be called when a store has changed, outside an HTTP operation. */
+  touch (): void {
+    this.state?.touch()
+  }
+
+  /** Runs `answer`, which tells of the stores, once what it tells is on the disk; at once where all is in memory. */
+  afterKept (answer: () => void): void {
+    if (this.state === undefined) answer()
+    // The state file logs what could not be written; an answer would be a promise that is not kept.
+    else this.state.settled().then(answer, () => {})
   }
 
   /** What is kept across restarts, by name; a store joins with one line here. */

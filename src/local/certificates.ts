@@ -2,6 +2,7 @@ import { EventEmitter } from 'node:events'
 import { randomUUID } from 'node:crypto'
 import { AwsError, invalidRequest, notFound } from './aws-error.ts'
 import type { Store } from './state.ts'
+import { TrackedMap, type Change } from './tracked-map.ts'
 
 export type CertificateStatus = 'ACTIVE' | 'INACTIVE' | 'REVOKED' | 'PENDING_TRANSFER' | 'REGISTER_INACTIVE' | 'PENDING_ACTIVATION'
 
@@ -32,7 +33,7 @@ type NewCertificate = Pick<Certificate, 'id' | 'pem' | 'notBefore' | 'notAfter' 
  * deletion, both with the certificate, before the call that caused it returns.
  */
 export class Certificates extends EventEmitter<{ changed: [Certificate], removed: [Certificate] }> implements Store {
-  readonly #byId = new Map<string, Certificate>()
+  readonly #byId = new TrackedMap<Certificate>()
   readonly #arnPrefix: string
   #sequence = 0
 
@@ -104,6 +105,7 @@ export class Certificates extends EventEmitter<{ changed: [Certificate], removed
     certificate.status = status
     certificate.changedAt = Date.now()
     certificate.version++
+    this.#byId.touch(certificate.id)
     this.emit('changed', certificate)
   }
 
@@ -117,9 +119,18 @@ export class Certificates extends EventEmitter<{ changed: [Certificate], removed
   }
 
   restore (kept: unknown): void {
-    for (const certificate of kept as Certificate[]) {
-      this.#byId.set(certificate.id, certificate)
+    this.apply((kept as Certificate[]).map((certificate): Change<Certificate> => [certificate.id, certificate]))
+  }
+
+  changes (): Change<Certificate>[] | undefined {
+    const changes = this.#byId.take(certificate => certificate)
+    return changes.length === 0 ? undefined : changes
+  }
+
+  apply (changes: unknown): void {
+    this.#byId.apply(changes as Change<Certificate>[], certificate => {
       this.#sequence = Math.max(this.#sequence, certificate.sequence)
-    }
+      return certificate
+    })
   }
 }

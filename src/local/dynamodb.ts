@@ -1,10 +1,16 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import dynalite from 'dynalite'
+import { LevelLog } from './level-log.ts'
 import { authority, listen } from './listen.ts'
+
+const READS = /^(BatchGet|Get|Describe|List|Query|Scan)/
 
 type Listener = (request: IncomingMessage, response: ServerResponse) => void
 
-/** A DynamoDB-compatible store, in the folder `dir` or in memory without one; tables are there the moment they are created. */
+/**
+ * A DynamoDB-compatible store, in the folder `dir` or in memory without one. Tables are there the moment they are created, and what was
+ * answered is on the disk.
+ */
 export async function startDynamodb (host: string, port: number, dir = ''): Promise<{ url: string, close: () => Promise<void> }> {
   const server = dynalite({ createTableMs: 0, deleteTableMs: 0, updateTableMs: 0, ...(dir === '' ? {} : { path: dir }) })
   const close = async (): Promise<void> => {
@@ -17,7 +23,7 @@ export async function startDynamodb (host: string, port: number, dir = ''): Prom
   }
   try {
     const url = `http://${authority(host, await listen(server, host, port, 'LOCAL_DYNAMODB_PORT'))}`
-    answerWhenActive(server, url)
+    answerWhenTrue(server, url, dir === '' ? undefined : new LevelLog(dir))
     return { url, close }
   } catch (error) {
     // dynalite lets go of its files only when a server that listens is closed.
@@ -27,19 +33,37 @@ export async function startDynamodb (host: string, port: number, dir = ''): Prom
   }
 }
 
-/** dynalite answers CreateTable a moment before the table can be used, a longer one on a disk; the answer is held back till then. */
-function answerWhenActive (server: Server, url: string): void {
+/**
+ * Holds answers back until they are true. dynalite answers CreateTable a moment before the table can be used, a longer one on a disk; and
+ * what it has written is then with the operating system, where SIGKILL cannot undo it but a power failure can.
+ */
+function answerWhenTrue (server: Server, url: string, log: LevelLog | undefined): void {
   const [answer] = server.listeners('request') as Listener[]
   server.removeAllListeners('request').on('request', (request: IncomingMessage, response: ServerResponse) => {
-    if (String(request.headers['x-amz-target']).endsWith('.CreateTable')) {
-      const end = response.end.bind(response)
+    const operation = String(request.headers['x-amz-target']).split('.').at(-1) ?? ''
+    const end = response.end.bind(response)
+    const until = async (body: string): Promise<void> => {
+      // What is no answer about a table is as it is.
+      if (operation === 'CreateTable') await Promise.allSettled([active(url, request, body)])
+      await log?.synced()
+    }
+    if (operation === 'CreateTable' || (log !== undefined && !READS.test(operation))) {
       response.end = ((body: string) => {
-        active(url, request, body).then(() => end(body), () => end(body))
+        until(body).then(() => end(body), (error: Error) => { end(failed(response, error)) })
         return response
       }) as ServerResponse['end']
     }
     answer?.(request, response)
   })
+}
+
+/** What DynamoDB says when it has failed; SDKs ask again. */
+function failed (response: ServerResponse, { message }: Error): string {
+  const body = JSON.stringify({ __type: 'com.amazonaws.dynamodb.v20120810#InternalServerError', message: `The local store cannot be written: ${message}` })
+  response.statusCode = 500
+  response.removeHeader('x-amz-crc32')
+  response.setHeader('content-length', Buffer.byteLength(body))
+  return body
 }
 
 /** Asks, in the name of whoever created the table, until it is ACTIVE; what is no answer about a table is as it is. */

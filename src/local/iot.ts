@@ -81,6 +81,8 @@ function serve (app: FastifyInstance, account: Account, operations: Operations, 
           } finally {
             // Whatever came of it, what may have changed the state is a reason to keep it.
             if (method !== 'GET') account.touch()
+            // No answer tells what a crash could undo; that goes for reading what another call has just changed, too.
+            await account.state?.settled()
           }
         }
         const outcome = await faults.apply(name, work)

@@ -1,6 +1,7 @@
 import { AwsError, notFound } from './aws-error.ts'
 import { parsePolicy, type PolicyDocument } from './policy.ts'
 import type { Store } from './state.ts'
+import { TrackedMap, type Change } from './tracked-map.ts'
 
 /** One version of a policy; `text` is what was sent, byte for byte. Times are epoch milliseconds. */
 export interface PolicyVersion {
@@ -29,6 +30,8 @@ export interface Policy {
 /** How a policy is kept: documents are read anew from their text. */
 type Kept = Omit<Policy, 'versions' | 'defaultVersion' | 'document'> & { versions: Array<Omit<PolicyVersion, 'document'>>, defaultId: string }
 
+interface PolicyChanges { readonly policies: Change<Kept>[], readonly attached: Change<string[]>[] }
+
 // AWS's limits (aws-facts 2.5).
 const MAX_PER_PRINCIPAL = 10
 const MAX_PER_GROUP = 2
@@ -37,8 +40,8 @@ const MAX_VERSIONS = 5
 
 /** The policies of one account, and to which targets (ARNs of certificates and thing groups) they are attached. */
 export class Policies implements Store {
-  readonly #byName = new Map<string, Policy>()
-  readonly #attached = new Map<string, Set<string>>()
+  readonly #byName = new TrackedMap<Policy>()
+  readonly #attached = new TrackedMap<Set<string>>()
   readonly #arnPrefix: string
   #sequence = 0
 
@@ -95,6 +98,7 @@ export class Policies implements Store {
     const added = version(policy.lastVersion + 1, text)
     policy.lastVersion++
     policy.versions.set(added.id, added)
+    this.#byName.touch(policy.name)
     if (setAsDefault) this.setDefault(policy, added)
     return added
   }
@@ -110,6 +114,7 @@ export class Policies implements Store {
     policy.defaultVersion = version
     policy.document = version.document
     policy.changedAt = Date.now()
+    this.#byName.touch(policy.name)
   }
 
   /** Deletes a version; 409 for the one that counts. */
@@ -118,6 +123,7 @@ export class Policies implements Store {
       throw new AwsError('DeleteConflictException', `Cannot delete the default version of a policy (name=${policy.name}, version=${id})`)
     }
     policy.versions.delete(id)
+    this.#byName.touch(policy.name)
   }
 
   /** Deletes a policy; 409 as long as it is attached anywhere or has versions besides the default one. */
@@ -146,6 +152,7 @@ export class Policies implements Store {
   detach (name: string, target: string): void {
     const names = this.#attached.get(target)
     names?.delete(name)
+    this.#attached.touch(target)
     if (names?.size === 0) this.#attached.delete(target)
   }
 
@@ -166,23 +173,38 @@ export class Policies implements Store {
   }
 
   snapshot (): object {
-    const policies = this.list().map(({ document, versions, defaultVersion, ...policy }): Kept => ({
-      ...policy, versions: [...versions.values()].map(({ document, ...version }) => version), defaultId: defaultVersion.id
-    }))
-    return { policies, attached: [...this.#attached].map(([target, names]) => [target, [...names]]) }
+    return { policies: this.list().map(keptOf), attached: [...this.#attached].map(([target, names]) => [target, [...names]]) }
   }
 
   restore (kept: unknown): void {
     const { policies, attached } = kept as { policies: Kept[], attached: Array<[string, string[]]> }
-    for (const { versions: texts, defaultId, ...policy } of policies) {
-      const versions = new Map(texts.map(version => [version.id, { ...version, document: parsePolicy(version.text) }]))
-      const defaultVersion = versions.get(defaultId)
-      if (defaultVersion === undefined) throw new Error(`policy ${policy.name} has no default version`)
-      this.#sequence = Math.max(this.#sequence, policy.sequence)
-      this.#byName.set(policy.name, { ...policy, versions, defaultVersion, document: defaultVersion.document })
-    }
-    for (const [target, names] of attached) this.#attached.set(target, new Set(names))
+    this.apply({ policies: policies.map(policy => [policy.name, policy]), attached })
   }
+
+  changes (): PolicyChanges | undefined {
+    const changes = { policies: this.#byName.take(keptOf), attached: this.#attached.take(names => [...names]) }
+    return changes.policies.length + changes.attached.length === 0 ? undefined : changes
+  }
+
+  apply (changes: unknown): void {
+    const { policies, attached } = changes as PolicyChanges
+    this.#byName.apply(policies, kept => {
+      this.#sequence = Math.max(this.#sequence, kept.sequence)
+      return policyOf(kept)
+    })
+    this.#attached.apply(attached, names => new Set(names))
+  }
+}
+
+function keptOf ({ document, versions, defaultVersion, ...policy }: Policy): Kept {
+  return { ...policy, versions: [...versions.values()].map(({ document, ...version }) => version), defaultId: defaultVersion.id }
+}
+
+function policyOf ({ versions: texts, defaultId, ...policy }: Kept): Policy {
+  const versions = new Map(texts.map(version => [version.id, { ...version, document: parsePolicy(version.text) }]))
+  const defaultVersion = versions.get(defaultId)
+  if (defaultVersion === undefined) throw new Error(`policy ${policy.name} has no default version`)
+  return { ...policy, versions, defaultVersion, document: defaultVersion.document }
 }
 
 function version (number: number, text: string): PolicyVersion {

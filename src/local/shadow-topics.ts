@@ -27,6 +27,7 @@ export class ShadowTopics {
   update (thing: string, name: string, payload: Buffer): object {
     this.#spend(thing)
     const { accepted, delta, documents } = this.#account.shadows.update(thing, name, shadowRequest(payload))
+    this.#account.touch()
     this.#announce(thing, name, 'update/accepted', accepted)
     if (delta !== undefined) this.#announce(thing, name, 'update/delta', delta)
     this.#announce(thing, name, 'update/documents', documents)
@@ -37,6 +38,7 @@ export class ShadowTopics {
   remove (thing: string, name: string, payload: Buffer = NO_PAYLOAD): object {
     this.#spend(thing)
     const answer = this.#account.shadows.remove(thing, name)
+    this.#account.touch()
     this.#announce(thing, name, 'delete/accepted', { ...answer, ...token(payload) })
     return answer
   }
@@ -58,11 +60,11 @@ export class ShadowTopics {
     if (verb === 'get') this.#announce(thing, name, 'get/accepted', { ...this.get(thing, name), ...token(payload) })
     else if (verb === 'update') this.update(thing, name, payload)
     else this.remove(thing, name, payload)
-    if (verb !== 'get') this.#account.touch()
   }
 
   #announce (thing: string, name: string, answer: string, content: object): void {
-    this.#account.messages.announce(`$aws/things/${thing}/shadow/${name === '' ? '' : `name/${name}/`}${answer}`, content)
+    const topic = `$aws/things/${thing}/shadow/${name === '' ? '' : `name/${name}/`}${answer}`
+    this.#account.afterKept(() => { this.#account.messages.announce(topic, content) })
   }
 
   #spend (thing: string): void {

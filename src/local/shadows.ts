@@ -2,6 +2,7 @@ import { AwsError, notFound } from './aws-error.ts'
 import { difference, EMPTY, isEmpty, merged, type JsonObject, type Section } from './shadow-document.ts'
 import type { ShadowRequest } from './shadow-request.ts'
 import type { Store } from './state.ts'
+import { TrackedMap, type Change } from './tracked-map.ts'
 
 /** A shadow; deleted ones are remembered for their version. */
 interface Shadow {
@@ -25,7 +26,7 @@ const VERSION_KEPT_MS = 48 * 3_600_000
  * matter: AWS does not tie the two.
  */
 export class Shadows implements Store {
-  readonly #byThing = new Map<string, Map<string, Shadow>>()
+  readonly #byThing = new TrackedMap<Map<string, Shadow>>()
   readonly #now: () => number
 
   constructor (now: () => number = Date.now) {
@@ -75,6 +76,7 @@ export class Shadows implements Store {
     const { version } = this.#kept(thing, name)
     const gone: Shadow = { desired: EMPTY, reported: EMPTY, version, changedAt: this.#now(), deleted: true }
     this.#byThing.get(thing)?.set(name, gone)
+    this.#byThing.touch(thing)
     return { version, timestamp: this.#seconds() }
   }
 
@@ -88,7 +90,16 @@ export class Shadows implements Store {
   }
 
   restore (kept: unknown): void {
-    for (const [thing, shadows] of kept as ReturnType<Shadows['snapshot']>) this.#byThing.set(thing, new Map(shadows))
+    this.apply(kept)
+  }
+
+  changes (): Change<Array<[string, Shadow]>>[] | undefined {
+    const changes = this.#byThing.take(shadows => [...shadows])
+    return changes.length === 0 ? undefined : changes
+  }
+
+  apply (changes: unknown): void {
+    this.#byThing.apply(changes as Change<Array<[string, Shadow]>>[], shadows => new Map(shadows))
   }
 
   #find (thing: string, name: string): Shadow | undefined {

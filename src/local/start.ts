@@ -84,12 +84,14 @@ export async function startLocal (settings: LocalSettings): Promise<LocalAws> {
     const account = new Account(region, await DeviceIssuer.create(), new Quotas(settings.quotas))
     if (state !== undefined) {
       state.restore(account.stores)
-      account.touch = () => { state.touch() }
+      account.state = state
     }
     const { policies, tags } = account
     if (policies.find(settings.policyName) === undefined) {
       tags.create(policies.create(settings.policyName, JSON.stringify(devicePolicy(account.arnPrefix), null, 2)).arn)
     }
+    account.touch()
+    await state?.settled()
 
     const tables = dir === '' ? '' : path.join(dir, 'dynamodb')
     const dynamodbUrl = settings.dynamodbUrl ?? (await started(startDynamodb(host, settings.dynamodbPort, tables))).url

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { AwsError, invalidRequest, notFound } from './aws-error.ts'
 import { applied, same, type AttributeChange, type Attributes } from './attributes.ts'
 import type { Store } from './state.ts'
+import { TrackedMap, type Change } from './tracked-map.ts'
 
 /** A static thing group; times are epoch milliseconds. */
 export interface ThingGroup {
@@ -18,6 +19,8 @@ export interface ThingGroup {
 /** `thingGroupProperties`, as they are sent. */
 export interface ThingGroupProperties { readonly description?: string | undefined, readonly attributes?: AttributeChange | undefined }
 
+interface GroupChanges { readonly groups: Change<ThingGroup>[], readonly things: Change<string[]>[] }
+
 // AWS's limits (aws-facts 2.5).
 const MAX_DEPTH = 7
 const MAX_CHILDREN = 100
@@ -26,8 +29,8 @@ const MAX_GROUPS_OF_THING = 10
 
 /** The thing groups of one account, their hierarchy, and the names of the things in them. */
 export class ThingGroups implements Store {
-  readonly #byName = new Map<string, ThingGroup>()
-  readonly #groups = new Map<string, Set<string>>()
+  readonly #byName = new TrackedMap<ThingGroup>()
+  readonly #groups = new TrackedMap<Set<string>>()
   readonly #arnPrefix: string
 
   constructor (arnPrefix: string) {
@@ -104,7 +107,9 @@ export class ThingGroups implements Store {
     if (kept === undefined) return undefined
     checkVersion(kept, expectedVersion)
     if (this.childrenOf(name).length > 0) throw invalidRequest(`Cannot delete thing group ${name}: it has child groups`)
-    for (const groups of this.#groups.values()) groups.delete(name)
+    for (const [thing, groups] of this.#groups) {
+      if (groups.delete(name)) this.#groups.touch(thing)
+    }
     this.#byName.delete(name)
     return kept
   }
@@ -123,6 +128,7 @@ export class ThingGroups implements Store {
   /** Takes a thing out of a group; when it is not in it, nothing changes. */
   removeThing (name: string, thing: string): void {
     this.#groups.get(thing)?.delete(name)
+    this.#groups.touch(thing)
   }
 
   /** Takes a thing that ceases to be out of all groups. */
@@ -149,8 +155,18 @@ export class ThingGroups implements Store {
 
   restore (kept: unknown): void {
     const { groups, things } = kept as { groups: ThingGroup[], things: Array<[string, string[]]> }
-    for (const group of groups) this.#byName.set(group.name, group)
-    for (const [thing, names] of things) this.#groups.set(thing, new Set(names))
+    this.apply({ groups: groups.map(group => [group.name, group]), things })
+  }
+
+  changes (): GroupChanges | undefined {
+    const changes = { groups: this.#byName.take(group => group), things: this.#groups.take(groups => [...groups]) }
+    return changes.groups.length + changes.things.length === 0 ? undefined : changes
+  }
+
+  apply (changes: unknown): void {
+    const { groups, things } = changes as GroupChanges
+    this.#byName.apply(groups, group => group)
+    this.#groups.apply(things, names => new Set(names))
   }
 
   #rootOf (name: string): string {

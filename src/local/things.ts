@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { AwsError, invalidRequest, notFound } from './aws-error.ts'
 import { applied, same, type AttributeChange, type Attributes } from './attributes.ts'
 import type { Store } from './state.ts'
+import { TrackedMap, type Change } from './tracked-map.ts'
 import type { ThingTypes } from './thing-types.ts'
 
 /** A thing of the registry. */
@@ -23,15 +24,17 @@ export interface ThingChange {
 
 export type AttachmentType = 'EXCLUSIVE_THING' | 'NON_EXCLUSIVE_THING'
 
+interface ThingChanges { readonly things: Change<Thing>[], readonly principals: Change<Array<[string, AttachmentType]>>[] }
+
 // AWS's limits (aws-facts 2.5).
 const MAX_ATTRIBUTES = 3
 const MAX_ATTRIBUTES_WITH_TYPE = 50
 
 /** The things of one account, and which principals (certificate ARNs) are attached to them. */
 export class Things implements Store {
-  readonly #byName = new Map<string, Thing>()
+  readonly #byName = new TrackedMap<Thing>()
   // Both directions are kept: the broker asks by principal on each message.
-  readonly #principals = new Map<string, Map<string, AttachmentType>>()
+  readonly #principals = new TrackedMap<Map<string, AttachmentType>>()
   readonly #things = new Map<string, Set<string>>()
   readonly #arnPrefix: string
   readonly #types: ThingTypes
@@ -111,12 +114,13 @@ export class Things implements Store {
       throw invalidRequest(`Principal cannot be attached exclusively to thing ${thing}: it is attached to other things`)
     }
     this.#principals.set(thing, attached.set(principal, type ?? 'NON_EXCLUSIVE_THING'))
-    this.#things.set(principal, (this.#things.get(principal) ?? new Set()).add(thing))
+    this.#list(principal, thing)
   }
 
   /** Detaches; when nothing is attached, nothing changes. */
   detach (name: string, principal: string): void {
     this.#principals.get(this.get(name).name)?.delete(principal)
+    this.#principals.touch(name)
     const things = this.#things.get(principal)
     things?.delete(name)
     if (things?.size === 0) this.#things.delete(principal)
@@ -143,8 +147,35 @@ export class Things implements Store {
 
   restore (kept: unknown): void {
     const { things, principals } = kept as { things: Thing[], principals: Array<[string, Array<[string, AttachmentType]>]> }
-    for (const thing of things) this.#byName.set(thing.name, thing)
-    for (const [name, attached] of principals) for (const [principal, type] of attached) this.attach(name, principal, type)
+    this.apply({ things: things.map(thing => [thing.name, thing]), principals })
+  }
+
+  changes (): ThingChanges | undefined {
+    const changes = { things: this.#byName.take(thing => thing), principals: this.#principals.take(attached => [...attached]) }
+    return changes.things.length + changes.principals.length === 0 ? undefined : changes
+  }
+
+  apply (changes: unknown): void {
+    const { things, principals } = changes as ThingChanges
+    this.#byName.apply(things, thing => thing)
+    for (const [name] of principals) this.#unlist(name)
+    this.#principals.apply(principals, attached => new Map(attached))
+    for (const [name] of principals) {
+      for (const principal of this.#principals.get(name)?.keys() ?? []) this.#list(principal, name)
+    }
+  }
+
+  #list (principal: string, thing: string): void {
+    this.#things.set(principal, (this.#things.get(principal) ?? new Set()).add(thing))
+  }
+
+  /** Takes a thing off the lists of all its principals. */
+  #unlist (thing: string): void {
+    for (const principal of this.#principals.get(thing)?.keys() ?? []) {
+      const things = this.#things.get(principal)
+      things?.delete(thing)
+      if (things?.size === 0) this.#things.delete(principal)
+    }
   }
 }
 
