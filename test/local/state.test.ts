@@ -101,6 +101,54 @@ await t.test('a table can be used the moment it is created', async t => {
   await close()
 })
 
+await t.test('a write of the store that was interrupted is made again, one that was answered is not', async t => {
+  const dir = folder(t)
+  const note = (id: number, n: string): string => JSON.stringify({
+    id, target: 'DynamoDB_20120810.PutItem', body: JSON.stringify({ TableName: 'rows', Item: { id: { S: n } } })
+  })
+  const seen = async (): Promise<unknown[]> => {
+    const { url, close } = await startDynamodb('127.0.0.1', 0, dir)
+    const db = dynamodb(url)
+    await db.send(table('rows')).catch((error: Error) => { if (error.name !== 'ResourceInUseException') throw error })
+    const items = await Promise.all(['answered', 'interrupted', 'torn'].map(async id =>
+      (await db.send(new GetItemCommand({ TableName: 'rows', Key: { id: { S: id } } }))).Item?.['id']?.S))
+    db.destroy()
+    await close()
+    return items
+  }
+  t.strictSame(await seen(), [undefined, undefined, undefined])
+  writeFileSync(`${dir}.journal`, `${note(1, 'answered')}\n${note(2, 'interrupted')}\n{"done":1}\n${note(3, 'torn').slice(0, -3)}`)
+  t.strictSame(await seen(), [undefined, 'interrupted', undefined])
+  t.equal(readFileSync(`${dir}.journal`, 'utf8'), '', 'nothing is left to do')
+})
+
+await t.test('a journal: a torn end is dropped, another line that cannot be read is named', async t => {
+  const dir = folder(t)
+  const journal = path.join(dir, 'aws-iot.us-east-1.journal')
+  await (await startRig({ dir })).close()
+  const snapshot = JSON.parse(readFileSync(file(dir), 'utf8')) as { generations: Record<string, number> }
+  const entry = (name: string): string => {
+    const things = [[name, { name, id: name, arn: name, attributes: {}, version: 1 }]]
+    return JSON.stringify({ changes: { things: { things, principals: [] } } })
+  }
+  const write = (generation: number, ...lines: string[]): void => {
+    writeFileSync(journal, [JSON.stringify({ format: 1, generation }), ...lines].join('\n'))
+  }
+  const generation = snapshot.generations['us-east-1'] ?? 0
+  write(generation, 'no JSON', entry('a'), '')
+  await t.rejects(startRig({ dir }), { message: /cannot go on from .*us-east-1\.journal: .*JSON/ })
+  write(generation - 1, entry('old'), '')
+  const { iot, close } = await startRig({ dir })
+  t.same((await iot.send(new aws.ListThingsCommand({}))).things, [], 'a journal of before the snapshot is in it already')
+  await close()
+  write((JSON.parse(readFileSync(file(dir), 'utf8')) as typeof snapshot).generations['us-east-1'] ?? 0, entry('whole'), entry('torn').slice(0, -4))
+  const after = await startRig({ dir })
+  await after.iot.send(new aws.CreateThingCommand({ thingName: 'next' }))
+  t.same((await after.iot.send(new aws.ListThingsCommand({}))).things?.map(({ thingName }) => thingName), ['next', 'whole'])
+  await after.close()
+  t.notOk(existsSync(journal), 'a snapshot has it all')
+})
+
 await t.test('a file that cannot be understood is named, and left as it is', async t => {
   const dir = folder(t)
   await (await startRig({ dir })).close()
