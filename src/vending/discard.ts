@@ -14,8 +14,8 @@ export async function discard (certificateId: string, requestId: string, deps: D
 }
 
 /**
- * As {@link discard}, for a certificate that no write has named: where AWS IoT refuses to delete it, as it does an ACTIVE one, it is revoked
- * first, because nothing else would ever end it. Not for one that may have been recorded: its device may be using it by now.
+ * As {@link discard}, for a certificate that no write has named. Where AWS IoT refuses to delete it, as it does an ACTIVE one, it is
+ * revoked first, because nothing else would ever end it. Not for one that may have been recorded: its device may be using it by now.
  */
 export async function discardUnrecorded (certificateId: string, requestId: string, deps: DiscardDeps): Promise<boolean> {
   const { controlPlane, deadline } = deps
