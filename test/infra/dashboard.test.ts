@@ -46,8 +46,9 @@ await t.test('each query finds something in a Prometheus that scraped the servic
   const { opsUrl, traffic } = await startWatched(t)
   const prometheus = await startPrometheus(t, opsUrl)
   const seconds = (moment: number) => (moment / 1000).toFixed(3)
+  // Of a selector alone: the time of a computed value is that of the question.
   const scrapedSince = async (moment: number) =>
-    (await prometheus<Instant>('query', { query: `timestamp(up{job="cvm"} == 1) > ${seconds(moment)}` })).data.result.length > 0
+    (await prometheus<Instant>('query', { query: `timestamp(up{job="cvm"}) > ${seconds(moment)} and up{job="cvm"} == 1` })).data.result.length > 0
 
   // Twice, with a scrape in between: a counter's first value is no rise.
   t.ok(await until(() => scrapedSince(0), PATIENCE_MS), 'Prometheus scrapes the service')
