@@ -1,7 +1,7 @@
 // Ctrl-C: the run ends at once, its files and what they started end with it, and no file that waits is started.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { until } from '../fixtures/until.ts'
@@ -10,7 +10,7 @@ const PATIENCE_MS = 120_000
 
 const HANGS = `
 import { writeFileSync } from 'node:fs'
-import { start } from '../../../test/acceptance/processes.ts'
+import { start } from '${new URL('../acceptance/processes.ts', import.meta.url).href}'
 import t from 'tap'
 await t.test('hangs', async t => {
   const child = start(t, process.execPath, ['-e', 'setInterval(() => {}, 1000)'], {})
@@ -20,12 +20,13 @@ await t.test('hangs', async t => {
 `
 
 await t.test('SIGINT ends the run at once and leaves no process behind', async t => {
-  const folder = t.testdir({ 'a.test.ts': HANGS, 'b.test.ts': HANGS, 'c.test.ts': HANGS })
+  // A folder of its own, so that runs side by side do not meet; in the clone, because a file there finds tap.
+  mkdirSync('.tap', { recursive: true })
+  const folder = mkdtempSync(join('.tap', 'interrupt-'))
+  t.teardown(() => { rmSync(folder, { recursive: true }) })
   const files = ['a', 'b', 'c'].map(name => join(folder, `${name}.test.ts`))
-  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^_?TAP/.test(name)))
-  const { NODE_OPTIONS: _options, ...clean } = env
-  // Without a Docker engine, which this test does not need.
-  const run = spawn(process.execPath, ['node_modules/tap/dist/esm/run.mjs', ...files], { env: { ...clean, DOCKER_HOST: 'unix:///nonexistent.sock' }, stdio: ['ignore', 'pipe', 'pipe'] })
+  for (const file of files) writeFileSync(file, HANGS)
+  const run = spawn(process.execPath, ['node_modules/tap/dist/esm/run.mjs', ...files], { env: environment(), stdio: ['ignore', 'pipe', 'pipe'] })
   let output = ''
   for (const stream of [run.stdout, run.stderr]) stream.on('data', chunk => { output += chunk })
   const pidsOf = (file: string) => existsSync(`${file}.pids`) ? readFileSync(`${file}.pids`, 'utf8').split(' ').map(Number) : []
@@ -37,6 +38,13 @@ await t.test('SIGINT ends the run at once and leaves no process behind', async t
   t.notOk(existsSync(`${files[2]}.pids`), 'the third file was not started')
   t.ok(await until(() => !files.flatMap(pidsOf).some(isAlive), PATIENCE_MS), 'no process is left')
 })
+
+/** That of a run of its own, without a Docker engine, which this test does not need. */
+function environment (): NodeJS.ProcessEnv {
+  const { NODE_OPTIONS: _options, REQUIRE_DYNAMODB_LOCAL: _required, TEST_DYNAMODB_LOCAL_URL: _url, ...env } = process.env
+  const clean = Object.fromEntries(Object.entries(env).filter(([name]) => !/^_?TAP/.test(name)))
+  return { ...clean, DOCKER_HOST: 'unix:///nonexistent.sock' }
+}
 
 function isAlive (pid: number): boolean {
   try {

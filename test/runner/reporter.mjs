@@ -75,7 +75,7 @@ export default class Reporter extends Transform {
   /** tap hands the signal on to what runs, but would go on to start each of the files that wait. */
   #stopEarly () {
     this.#endedSince++
-    if (this.#endedSince < RUNNING_FILES) return
+    if (this.#endedSince !== RUNNING_FILES) return
     this.push(`interrupted by ${this.#interrupted}\n${this.#sum.passed} passed, ${this.#sum.failed + 1} failed\n`)
     setImmediate(() => {
       process.removeAllListeners(this.#interrupted)

@@ -129,6 +129,8 @@ await t.test('a product that is not in the file any more', async t => {
   t.match(actions, [{ step: 'finish-issued', outcome: 'failed', detail: 'product-not-configured' }], 'reconcile says so and goes on')
   t.notOk(issued.controlPlane.calls.slice(length).some(call => ['bind', 'activate'].includes(call)))
   change(issued, 'default')
+  // A device that failed waits for its next turn.
+  issued.clock.now += 30_000
   await issued.reconcile()
   t.match(await issued.registry.find(SERIAL), { state: 'ACTIVE' })
 })
