@@ -26,7 +26,7 @@ await t.test('SIGINT ends the run at once and leaves no process behind', async t
   t.teardown(() => { rmSync(folder, { recursive: true }) })
   const files = ['a', 'b', 'c'].map(name => join(folder, `${name}.test.ts`))
   for (const file of files) writeFileSync(file, HANGS)
-  const run = spawn(process.execPath, ['node_modules/tap/dist/esm/run.mjs', ...files], { env: environment(), stdio: ['ignore', 'pipe', 'pipe'] })
+  const run = spawn(process.execPath, ['node_modules/tap/dist/esm/run.mjs', '--jobs=2', ...files], { env: environment(), stdio: ['ignore', 'pipe', 'pipe'] })
   let output = ''
   for (const stream of [run.stdout, run.stderr]) stream.on('data', chunk => { output += chunk })
   const pidsOf = (file: string) => existsSync(`${file}.pids`) ? readFileSync(`${file}.pids`, 'utf8').split(' ').map(Number) : []

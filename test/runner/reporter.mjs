@@ -5,8 +5,8 @@ import { Parser } from 'tap-parser'
 import { stringify } from 'yaml'
 
 const NO_TESTS = 'no tests found'
-/** As many as run at once, so that each has ended when as many have said so. */
-const RUNNING_FILES = 2
+/** As many as run at once, so that each has ended when as many have said so. tap puts its settings into the environment. */
+const RUNNING_FILES = Number(process.env.TAP_JOBS)
 
 /** The `reporter` of `.taprc`: tap writes TAP to it, and it writes the report. */
 export default class Reporter extends Transform {
