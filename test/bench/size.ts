@@ -1,6 +1,6 @@
 // Whether a vend costs more where more devices are registered: time and request units on DynamoDB Local.
-import { randomUUID } from 'node:crypto'
-import { BatchWriteItemCommand, DeleteTableCommand, DynamoDBClient, PutItemCommand } from '@aws-sdk/client-dynamodb'
+import { X509Certificate, hash, randomUUID } from 'node:crypto'
+import { BatchWriteItemCommand, DeleteItemCommand, DeleteTableCommand, DynamoDBClient, PutItemCommand } from '@aws-sdk/client-dynamodb'
 import { startMeter } from '../fixtures/request-units.ts'
 import { forked } from './children.ts'
 import { dynamodbLocal } from './dynamodb-local.ts'
@@ -19,6 +19,7 @@ export async function sizes ({ rounds, scale }: Size): Promise<Result[]> {
     return []
   }
   const { csr, certificatePem, folder } = material()
+  const fingerprint = hash('sha256', new X509Certificate(certificatePem).publicKey.export({ type: 'spki', format: 'der' }), 'hex')
   const aws = await forked<string>('aws-answers.ts', ['0', certificatePem])
   const teardowns: (() => unknown)[] = []
   const meter = await startMeter({ teardown: work => { teardowns.push(work as () => unknown) } }, engine.url, () => Promise.reject(new Error('a write was refused')))
@@ -39,6 +40,8 @@ export async function sizes ({ rounds, scale }: Size): Promise<Result[]> {
       const serialNumber = `sn-${randomUUID()}`
       const Item = { serialNumber: { S: serialNumber }, deviceToken: { S: TOKEN } }
       await client.send(new PutItemCommand({ TableName: DEVICE_TABLE, Item }))
+      // The stand-in for AWS IoT has the certificate of one key, which no device may keep from the next one.
+      await client.send(new DeleteItemCommand({ TableName: DEVICE_TABLE, Key: { serialNumber: { S: `#key/${fingerprint}` } } }))
       const answer = await http.post(vendBody(serialNumber, csr, TOKEN))
       mustBe(201, answer)
       return answer.ms
