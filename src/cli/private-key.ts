@@ -20,10 +20,11 @@ function notAKey (bytes: Buffer, origin: string, passphrase: string | undefined,
   const kind = kindOf(bytes)
   const what = `the private key in ${origin} cannot be read`
   if (kind.startsWith('an encrypted private key')) {
-    // OpenSSL names a wrong passphrase only by these; what is no key it puts in words that change.
-    const isWrong = passphrase !== undefined && /BAD_DECRYPT|BAD_PASSWORD/.test(codeOf(error))
-    const detail = isWrong ? 'the passphrase is wrong' : `It is ${kind}`
-    return new Failure(EXIT.failed, what, { detail, remedy: isWrong ? 'Check the passphrase' : 'Give the key unencrypted: openssl pkey -in FILE -out NEW-FILE' }, error)
+    const wanted = 'Give the key unencrypted: openssl pkey -in FILE -out NEW-FILE'
+    if (passphrase === undefined) return new Failure(EXIT.failed, what, { detail: `It is ${kind}`, remedy: wanted }, error)
+    // One wrong passphrase in 200 decrypts to bytes with a right padding, and OpenSSL then names the content.
+    const detail = /BAD_DECRYPT|BAD_PASSWORD/.test(codeOf(error)) ? 'the passphrase is wrong' : 'the passphrase is wrong, or the key is damaged'
+    return new Failure(EXIT.failed, what, { detail, remedy: 'Check the passphrase' }, error)
   }
   const isDamaged = /^a private key in (?:PEM|DER)$/.test(kind)
   const detail = isDamaged ? `It is ${kind} that is damaged or of an unknown kind` : `It is ${kind}`
