@@ -66,7 +66,7 @@ function keyOf ({ product, state, serialNumber }: Position): Record<string, unkn
   return { product, listing: listingOf(state, serialNumber), serialNumber }
 }
 
-/** The index may hold what somebody wrote by hand: an end that is no time is left out. */
+/** The index may hold a value that was written by hand: an end that is no time is left out. */
 function listedOf ({ serialNumber, product = '', listing = '', certificateId, notAfter }: DeviceRow): ListedDevice {
   const state = listing.split('#', 1)[0] as ListedDevice['state']
   return { serialNumber, product, state, ...(certificateId && { certificateId }), ...(typeof notAfter === 'number' && Math.abs(notAfter) <= 8.64e15 && { notAfter }) }

@@ -132,7 +132,7 @@ function wantedAt (path: readonly string[]): string {
   return (schema as { description?: string } | undefined)?.description ?? 'something else'
 }
 
-/** The kind of a value, never the value: what somebody put there by hand may be a secret. */
+/** The kind of a value, never the value: a value that was put there by hand may be a secret. */
 function kindOf (value: unknown): string {
   if (value === null) return 'null'
   if (value instanceof Set) return 'a set'

@@ -56,7 +56,7 @@ async function bringToRest (run: ReconcileRun, device: Device): Promise<Device |
   return undefined
 }
 
-/** Takes rows that somebody has mended out of quarantine; how many cannot be read still. */
+/** Takes rows that were mended out of quarantine; how many cannot be read still. */
 async function readmitReadable (run: ReconcileRun): Promise<number> {
   let unreadable = 0
   let cursor: string | undefined

@@ -21,7 +21,7 @@ interface RevocationDeps extends KeptCrlDeps {
 /** A delta list of the issuer, and why it is not in force. */
 interface Delta { list: Crl, fault: Unknown | undefined }
 
-/** What a source that was never read may be: then nobody knows what it lists. A list that is stale, or of another key, was read. */
+/** The faults of a source that was never read: its list is unknown and may be a delta. A stale list, or one of another key, was read. */
 const MAY_HIDE_A_DELTA: ReadonlySet<string> = new Set<Unknown['reason']>([
   'crl-timeout', 'crl-too-large', 'crl-http-status', 'crl-redirected', 'crl-unreachable', 'crl-file-missing', 'crl-folder-not-set',
   'crl-too-long', 'crl-not-pem', 'crl-not-der', 'crl-malformed', 'crl-critical-extension'

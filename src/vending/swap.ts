@@ -72,7 +72,7 @@ function endings ({ certificate, retiring }: Device): string[] {
 
 /**
  * Binds the new certificate; the device as it is then. An ACTIVE certificate is bound too: another worker has promoted it since the row
- * was read, or somebody activated it past this service, and the device holds its key.
+ * was read, or an operator activated it past this service; the device holds its key.
  */
 async function prepare (device: Device, requestId: string, signal: AbortSignal, deps: SwapDeps): Promise<Device> {
   const { controlPlane, products } = deps

@@ -6,7 +6,7 @@ import type { RowFault } from './unreadable-device.ts'
 /** Who changes a row, and when; goes into its history. */
 export interface Author { now: number, requestId: string }
 
-/** Rows in quarantine: those that cannot be read still, and those that somebody has mended since. */
+/** Rows in quarantine: those that cannot be read still, and those that were mended since. */
 export interface QuarantinePage {
   faults: RowFault[]
   readable: Device[]

@@ -67,7 +67,7 @@ export function commonNameOf (pem: string): string | undefined {
 }
 
 /**
- * Checks a CSR as far as it can be checked without asking anybody: one PEM block of strict DER, whatever text is around it, key and
+ * Checks a CSR as far as it can be checked without a call to AWS: one PEM block of strict DER, whatever text is around it, key and
  * signature rules, subject, and proof of possession. Requested extensions are let through unread: AWS IoT is not known to copy any.
  * Attributes may be missing.
  * @throws {CvmError} `csr-rejected` with a `reason` from `CSR_REFUSALS`, and nothing else for any input.
