@@ -36,7 +36,7 @@ function whatItIs (body: string, base64: string): string | undefined {
   if (/^30[0-9a-f]+$/i.test(base64)) return `The body is hex. ${WANTED}`
   if (base64.startsWith('{')) return 'The body is JSON. EST takes a PKCS#10 request in base64.'
   if (/^[\w-]+=*$/.test(base64) && /[-_]/.test(base64)) return 'The body is base64url. Write + for - and / for _, with padding.'
-  if (/^[\w+/-]+%[0-9a-f]{2}/i.test(base64)) return 'The body is percent-encoded. Send it as it is.'
+  if (/^[\w+/-]+=?%[0-9a-f]{2}/i.test(base64)) return 'The body is percent-encoded. Send it as it is.'
   const found = whatIsNotPem(body)
   return /UTF-16|name of a file|damaged/.test(found) ? `The body is not base64: ${found}. ${WANTED}` : undefined
 }

@@ -14,6 +14,11 @@ const lines = base64.match(/.{1,64}/g)!.join('\r\n')
 const base64url = `${der.subarray(0, -3).toString('base64url')}_-_-`
 const bodies = { utf16: Buffer.from(`\ufeff${pem}`, 'utf16le').toString(), utf16Base64: Buffer.from(base64, 'utf16le').toString() }
 
+/** Base64 with a character that must be percent-encoded, in each of the three paddings, whatever the length of the signature is. */
+function withSlash (more: number): string {
+  return Buffer.concat([der, Buffer.alloc(3 + more, 0xff)]).toString('base64')
+}
+
 function detailFor (body: unknown): string {
   try {
     readEstCsr(body)
@@ -39,7 +44,8 @@ await t.test('what is sent in their place is told by name', async t => {
     ['hex in upper case', der.toString('hex').toUpperCase(), /is hex/],
     ['JSON', JSON.stringify({ csr: pem.replaceAll('-----', '') }), /is JSON/],
     ['base64url', base64url, /is base64url/],
-    ['percent-encoded', base64.replace(/.$/s, '%3D'), /percent-encoded/],
+    ...[0, 1, 2].map(more => ['percent-encoded', encodeURIComponent(withSlash(more)), /percent-encoded/] as const),
+    ...['%0A', '%3D', '=%3D'].map(end => [`percent-encoded from ${end} on`, `${base64.replace(/=+$/, '')}${end}`, /percent-encoded/] as const),
     ['UTF-16', bodies.utf16, /UTF-16/],
     ['UTF-16 without a mark', bodies.utf16Base64, /UTF-16/],
     ['a path', '/etc/device/request.csr', /name of a file; send what is in the file/],
