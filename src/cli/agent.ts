@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { readFacts } from './device-folder.ts'
 import { EXIT, Failure } from './failure.ts'
-import { type Renewal, renew } from './renew.ts'
-import { takeOver } from './renewal-folder.ts'
+import { type Renewal, isRenewing, renew } from './renew.ts'
+import { takeOverAlone } from './renewal-folder.ts'
 
 export interface Agent extends Renewal {
   /** Ends the agent, when it is safe. */
@@ -29,9 +29,9 @@ const LONGEST_RETRY_MS = 3_600_000
  */
 export async function runAgent (agent: Agent): Promise<void> {
   const { folder, signal, now, random, say, sleep = pause } = agent
-  if (await takeOver(folder)) say('finished a renewal that was confirmed before')
+  if (await takeOverAlone(folder)) say('finished a renewal that was confirmed before')
   let failures = 0
-  let dueAt = await nextDue(agent)
+  let dueAt = await isRenewing(folder) ? now() : await nextDue(agent)
   while (!signal.aborted) {
     const leftMs = dueAt - now()
     if (leftMs > 0) {

@@ -13,8 +13,8 @@ import type { Credentials } from './local-mode.ts'
 import { seconds } from './numbers.ts'
 import { privateKeyOf } from './private-key.ts'
 import { publish } from './publish.ts'
-import { type Renewal, renew } from './renew.ts'
-import { takeOver } from './renewal-folder.ts'
+import { type Renewal, renew, renewIfDue } from './renew.ts'
+import { takeOverAlone } from './renewal-folder.ts'
 import { findAddress, withAddress } from './settings.ts'
 
 interface EnrollOptions {
@@ -91,13 +91,13 @@ async function runEnroll (options: EnrollOptions): Promise<void> {
 }
 
 async function runRenew ({ dir: folder, ifDue, audience, timeout, ...options }: RenewOptions): Promise<void> {
-  await takeOver(folder)
-  const facts = await readFacts(folder)
-  if (ifDue === true && facts && Date.parse(facts.renewAfter) > Date.now()) {
-    print(`not due         to be renewed after ${facts.renewAfter}`)
+  const renewal = await renewalOf({ ...options, dir: folder, timeout, audience })
+  const { isRenewed, facts } = ifDue === true ? await renewIfDue(renewal) : { isRenewed: true, facts: await renew(renewal) }
+  const { certificateId, notAfter, renewAfter } = facts
+  if (!isRenewed) {
+    print(`not due         to be renewed after ${renewAfter}`)
     return
   }
-  const { certificateId, notAfter, renewAfter } = await renew(await renewalOf({ ...options, dir: folder, timeout, audience }))
   print(`certificate id  ${certificateId} (new)`)
   print(`valid until     ${notAfter}, renew after ${renewAfter}`)
 }
@@ -121,7 +121,7 @@ async function renewalOf ({ dir: folder, audience, timeout, ...options }: RenewO
 }
 
 async function runConnect ({ dir, message, timeout, ...options }: ConnectOptions): Promise<void> {
-  await takeOver(dir)
+  await takeOverAlone(dir)
   const facts = await readFacts(dir)
   const privateKey = await readPrivateKey(dir)
   if (facts === undefined || privateKey === undefined) {

@@ -4,9 +4,10 @@ import { postUntilAnswered } from './back-off.ts'
 import type { Patience, Reply } from './back-off.ts'
 import type { Service } from './client.ts'
 import { csrFor } from './private-key.ts'
-import { FILES, openFolder, readFacts, readPrivateKey, writeCertificate, writePrivateKey } from './device-folder.ts'
+import { FILES, openFolder, readFacts, readPrivateKey, removeLeftovers, writeCertificate, writePrivateKey } from './device-folder.ts'
 import type { DeviceFacts } from './device-folder.ts'
 import { EXIT, Failure } from './failure.ts'
+import { withFolder } from './file-lock.ts'
 import { checkVended, fingerprintOf } from './vended.ts'
 
 export interface Enrolment {
@@ -43,6 +44,20 @@ export async function prepare (folder: string, serialNumber: string, keyType: 'e
 
 /** Vends with a CSR: the private key stays in the folder. Running it again is safe and gives the same certificate. Throws a `Failure`. */
 export async function enroll (enrolment: Enrolment): Promise<Enrolled> {
+  return await inFolder(enrolment.folder, async () => await enrollOwnKey(enrolment))
+}
+
+/** Vends with a key pair that AWS IoT makes. Not repeatable: its private key is in one answer only. Throws a `Failure`. */
+export async function enrollWithServiceKey (enrolment: Enrolment): Promise<Enrolled> {
+  return await inFolder(enrolment.folder, async () => await enrollGeneratedKey(enrolment))
+}
+
+async function inFolder (folder: string, work: () => Promise<Enrolled>): Promise<Enrolled> {
+  await openFolder(folder)
+  return await withFolder(folder, work)
+}
+
+async function enrollOwnKey (enrolment: Enrolment): Promise<Enrolled> {
   const { service, serialNumber, registrationToken, folder, patience } = enrolment
   const { privateKeyPem, csrPem } = await prepare(folder, serialNumber, enrolment.keyType)
   const message = { serialNumber, registrationToken, certificateSigningRequest: csrPem }
@@ -50,9 +65,7 @@ export async function enroll (enrolment: Enrolment): Promise<Enrolled> {
   return await store(folder, serialNumber, reply, privateKeyPem)
 }
 
-/** Vends with a key pair that AWS IoT makes. Not repeatable: its private key is in one answer only. Throws a `Failure`. */
-export async function enrollWithServiceKey ({ service, serialNumber, registrationToken, folder, patience }: Enrolment): Promise<Enrolled> {
-  await openFolder(folder)
+async function enrollGeneratedKey ({ service, serialNumber, registrationToken, folder, patience }: Enrolment): Promise<Enrolled> {
   await refuseOtherDevice(folder, serialNumber)
   if (await readPrivateKey(folder) !== undefined) {
     throw new Failure(EXIT.failed, `${folder} has a private key already: a second one has no place there`, { remedy: 'Use another --out' })
@@ -69,6 +82,7 @@ export async function enrollWithServiceKey ({ service, serialNumber, registratio
 async function store (folder: string, serialNumber: string, reply: Reply, privateKeyPem: string): Promise<Enrolled> {
   const { certificatePem, rootCaPem, facts } = checkVended(reply.body, serialNumber, fingerprintOf(privateKeyPem))
   await writeCertificate(folder, certificatePem, rootCaPem, facts)
+  await removeLeftovers(folder)
   return { ...facts, isNew: reply.status === 201, certificatePem }
 }
 

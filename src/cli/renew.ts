@@ -5,8 +5,9 @@ import type { Service } from './client.ts'
 import { type DeviceFacts, FILES, readFacts, readPrivateKey, writeCertificate } from './device-folder.ts'
 import { prepare } from './enroll.ts'
 import { EXIT, Failure } from './failure.ts'
+import { withFolder } from './file-lock.ts'
 import { privateKeyOf } from './private-key.ts'
-import { markConfirmed, nextFolder, takeOver } from './renewal-folder.ts'
+import { exists, markConfirmed, nextFolder, takeOver } from './renewal-folder.ts'
 import { makeProof } from './renewal-proof.ts'
 import { checkVended, fingerprintOf } from './vended.ts'
 
@@ -27,14 +28,43 @@ const GONE: ReadonlySet<string | undefined> = new Set(['renewal-gone', 'device-n
 
 /**
  * Renews the certificate in a folder, with a new key: asks, stores, confirms with the new key, and puts the new files in the place of the
- * old ones. Running it again after a crash or a failure at any point goes on where it stopped. Throws a `Failure`.
+ * old ones. Running it again after a crash or a failure at any point goes on where it stopped. Throws a `Failure`, also where another
+ * process of this machine is at it.
  */
 export async function renew (renewal: Renewal): Promise<DeviceFacts> {
+  return await withDevice(renewal.folder, async present => await finish(renewal, present))
+}
+
+/**
+ * The same once `renewAfter` has come, or where an earlier run has stopped in the middle: the service may have ended the old certificate.
+ * Throws a `Failure`.
+ */
+export async function renewIfDue (renewal: Renewal): Promise<{ isRenewed: boolean, facts: DeviceFacts }> {
+  return await withDevice(renewal.folder, async present => {
+    const isDue = Date.parse(present.facts.renewAfter) <= renewal.now() || await isRenewing(renewal.folder)
+    return { isRenewed: isDue, facts: isDue ? await finish(renewal, present) : present.facts }
+  })
+}
+
+/** Whether an earlier run has stopped between getting the new certificate and confirming it: the service may know it as confirmed. */
+export async function isRenewing (folder: string): Promise<boolean> {
+  return await readFacts(nextFolder(folder)) !== undefined
+}
+
+async function withDevice<T> (folder: string, work: (present: Pair) => Promise<T>): Promise<T> {
+  const noDevice = () => new Failure(EXIT.failed, `${folder} holds no enrolled device`, { remedy: `cvm device enroll --out ${folder}` })
+  if (!await exists(folder)) throw noDevice()
+  return await withFolder(folder, async () => {
+    // Confirmed before a crash: the new pair is the one that works.
+    await takeOver(folder)
+    const present = await pairIn(folder)
+    if (!present) throw noDevice()
+    return await work(present)
+  })
+}
+
+async function finish (renewal: Renewal, present: Pair): Promise<DeviceFacts> {
   const { folder } = renewal
-  // Confirmed before a crash: the new pair is the one that works.
-  await takeOver(folder)
-  const present = await pairIn(folder)
-  if (!present) throw new Failure(EXIT.failed, `${folder} holds no enrolled device`, { remedy: `cvm device enroll --out ${folder}` })
   if (await readFacts(nextFolder(folder)) === undefined) await ask(renewal, present)
   try {
     await confirm(renewal, present)

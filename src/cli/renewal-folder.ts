@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import {
   FILES, codeOfMissing, flush, readFacts, readPrivateKey, readText, removeLeftovers, replacePrivateKey, writeCertificate, writeFile
 } from './device-folder.ts'
+import { withFolder } from './file-lock.ts'
 
 /** The new files beside the old ones, and the word that the new ones are in force. */
 const NEXT = 'next'
@@ -23,7 +24,13 @@ export async function markConfirmed (folder: string): Promise<void> {
   await flush(nextFolder(folder))
 }
 
-/** Puts a pair that is in force in the place of the old one. True when there was one to put there. */
+/** Does what `takeOver` does, with the lock of the folder where there is a pair to put in its place. Throws a `Failure`. */
+export async function takeOverAlone (folder: string): Promise<boolean> {
+  if (!await exists(join(nextFolder(folder), CONFIRMED))) return false
+  return await withFolder(folder, async () => await takeOver(folder))
+}
+
+/** Puts a pair that is in force in the place of the old one, for a process that has the lock of the folder. True when there was one. */
 export async function takeOver (folder: string): Promise<boolean> {
   const next = nextFolder(folder)
   if (!await exists(join(next, CONFIRMED))) return false
@@ -50,6 +57,7 @@ async function discardNext (folder: string): Promise<void> {
   await flush(folder)
 }
 
-async function exists (path: string): Promise<boolean> {
+/** Whether there is anything under this path. Throws any other error than that there is not. */
+export async function exists (path: string): Promise<boolean> {
   return await stat(path).then(() => true, codeOfMissing)
 }

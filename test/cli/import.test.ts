@@ -1,8 +1,9 @@
-import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { cvm } from './command.ts'
 import type { Surroundings } from './command.ts'
+import { holderOf } from './lock-holder.ts'
 import { problem, scriptedService } from './scripted-service.ts'
 import type { Line, Said, ScriptedService } from './scripted-service.ts'
 
@@ -68,7 +69,7 @@ await t.test('imports in chunks: every token is in the file before it is sent, a
   t.match(rowsOf(out), Array.from({ length: 25 }, () => row))
   t.equal(rowsOf(out).length, 25, 'one row for each')
   t.equal(statSync(out).mode & 0o777, 0o600)
-  t.equal(existsSync(`${out}.lock`), false)
+  t.equal(holderOf(out), undefined)
   t.match(stdout, /^devices {6}25\nregistered {3}25\nunchanged {4}0\nrefused {6}0\nfailed {7}0\n/)
   t.match(stderr, /^importing .*: 25 devices\n10 of 25 done \(40 %\)\n20 of 25 done \(80 %\)\n25 of 25 done \(100 %\)\n/)
   t.notMatch(stdout + stderr, new RegExp([...registry.values()].map(({ registrationToken }) => registrationToken).join('|')))
@@ -158,7 +159,7 @@ await t.test('killed after the service did the work: the next run goes on with t
   const answer = registering(registry)
   const service = await scriptedService(t, [line(answer), line(request => {
     answer(request)
-    process.kill(Number(readFileSync(`${out}.lock`, 'utf8')), 'SIGKILL')
+    process.kill(holderOf(out)!, 'SIGKILL')
     return 'reset'
   }), line(answer)])
   t.equal((await run(service, join(folder, 'devices.csv'), ['--chunk', '10'], { isAlone: true })).status, null)
@@ -222,7 +223,7 @@ await t.test('a file with a fault: named with its line, not quoted; nothing is s
 })
 
 await t.test('a result file that is something else, or in use, is left alone', async t => {
-  const folder = t.testdir({ 'devices.csv': csvOf(1), 'letter.txt': 'Dear Ada', 'busy.csv': `${HEADER}\n`, 'busy.csv.lock': `${process.pid}\n` })
+  const folder = t.testdir({ 'devices.csv': csvOf(1), 'letter.txt': 'Dear Ada', 'busy.csv': `${HEADER}\n`, [`busy.csv.lock-${process.pid}-0`]: '' })
   const service = await scriptedService(t, [line(registering(new Map()))])
   const file = join(folder, 'devices.csv')
   t.match(await run(service, file, ['--out', join(folder, 'letter.txt')]), { status: 2, stderr: 'is not a result file' })
@@ -232,7 +233,8 @@ await t.test('a result file that is something else, or in use, is left alone', a
   t.match(await run(service, file, ['--out', join(folder, 'busy.csv')]), { status: 1, stderr: `Wait for process ${process.pid}` })
   t.match(await run(service, file, ['--out', join(folder, 'missing', 'out.csv')]), { status: 1, stderr: 'cannot write the results' })
   t.strictSame(service.bodies, [])
-  writeFileSync(join(folder, 'busy.csv.lock'), '999999999\n')
+  rmSync(join(folder, `busy.csv.lock-${process.pid}-0`))
+  writeFileSync(join(folder, 'busy.csv.lock-999999999-1'), '')
   t.equal((await run(service, file, ['--out', join(folder, 'busy.csv')])).status, 0, 'the lock of a dead process')
 })
 

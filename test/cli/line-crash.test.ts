@@ -6,14 +6,14 @@ import { batchService } from './batch-service.ts'
 import type { BatchService } from './batch-service.ts'
 import { onTerminal } from './command.ts'
 import type { Surroundings } from './command.ts'
+import { holderOf } from './lock-holder.ts'
 import { KEY, checkDevices, csvOf, manifest, read, run as runLine } from './line-folder.ts'
 
 t.setTimeout(900_000)
 
 const run = (service: BatchService, folder: string, args?: string[], surroundings?: Surroundings) =>
   runLine(service, folder, args, { ...surroundings, isAlone: true })
-const lockOf = (folder: string) => join(folder, 'out', 'manifest.csv.lock')
-const signal = (folder: string, name: NodeJS.Signals) => process.kill(Number(readFileSync(lockOf(folder), 'utf8')), name)
+const signal = (folder: string, name: NodeJS.Signals) => process.kill(holderOf(join(folder, 'out', 'manifest.csv'))!, name)
 const keys = (service: BatchService, folder: string) =>
   Object.fromEntries([...service.vended.keys()].map(serial => [serial, read(folder, 'out', serial, KEY)]))
 const summaryOf = ({ stdout }: { stdout: string }) => JSON.parse(stdout) as Record<string, unknown>
@@ -124,7 +124,7 @@ await t.test('a manifest that is something else, or in use, is left alone', asyn
   const service = await batchService(t)
   t.match(await run(service, folder), { status: 2, stderr: 'is not a manifest of `cvm line vend`' })
   t.equal(read(folder, 'out', 'manifest.csv'), 'Dear Ada')
-  const busy = t.testdir({ 'requests.csv': csvOf(1), out: { 'manifest.csv.lock': `${process.pid}\n` } })
+  const busy = t.testdir({ 'requests.csv': csvOf(1), out: { [`manifest.csv.lock-${process.pid}-0`]: '' } })
   t.match(await run(service, busy), { status: 1, stderr: `Wait for process ${process.pid}` })
   t.strictSame(service.posts, [])
 })

@@ -16,6 +16,7 @@ import { enroll } from '../../src/cli/enroll.ts'
 import type { Failure } from '../../src/cli/failure.ts'
 import { type Renewal, renew } from '../../src/cli/renew.ts'
 import { startService } from '../fixtures/service.ts'
+import { cvm } from './command.ts'
 
 const MAIN = join(import.meta.dirname, '../../dist/cli/main.js')
 const service = await startService({ RATE_LIMIT_SERIAL_MAX: '1000', RATE_LIMIT_ADDRESS_MAX: '100000', MAX_EVENT_LOOP_DELAY_MS: '600000' })
@@ -155,6 +156,36 @@ await t.test('killed at any step, a pair that works is left, and the same comman
   }
 })
 
+await t.test('twice at once: the second one says so and changes nothing', async t => {
+  const folder = join(scratch(t), 'device')
+  const device = await service.register()
+  const inTheMiddle = async (path: string, begin: (proxy: Proxy) => Promise<{ certificateId: string }>, ...again: string[]) => {
+    const proxy = await startProxy(t)
+    let asked = 0
+    const held = new Promise<() => void>(resolve => {
+      proxy.hold = async at => {
+        if (at.endsWith(path) && ++asked === 1) await new Promise<void>(_resolve => resolve(_resolve))
+      }
+    })
+    const first = begin(proxy)
+    const release = await held
+    const before = readdirSync(folder, { recursive: true }).sort()
+    const second = await cvm(['device', ...again, '--url', proxy.url.href], { isAlone: true, env: { CVM_REGISTRATION_TOKEN: device.registrationToken } })
+    t.match(second, { status: 1, stdout: '', stderr: `cvm: ${folder} is in use by another cvm process\n  remedy:     Wait for process ${process.pid}, ` })
+    t.equal(asked, 1, `${again[0]}: nothing is sent`)
+    t.same(readdirSync(folder, { recursive: true }).sort(), before)
+    release()
+    const { certificateId } = await first
+    t.same(await working({ folder, serialNumber: device.serialNumber }), [certificateId], `${again[0]}: the first one finishes`)
+    t.same(readdirSync(folder).sort(), Object.values(FILES).sort(), 'nothing is left over')
+  }
+  const enrolling = ['enroll', '--serial', device.serialNumber, '--out', folder]
+  await inTheMiddle('/v1/certificates', async proxy => await enroll({ service: { url: proxy.url }, ...device, folder, keyType: 'ec', patience }), ...enrolling)
+  for (const path of ['/renew', '/confirm']) {
+    await inTheMiddle(path, async proxy => await renew(renewal({ folder, ...device }, { service: { url: proxy.url } })), 'renew', '--dir', folder)
+  }
+})
+
 await t.test('--if-due renews nothing before it is time, also where it has finished an earlier renewal', async t => {
   const device = await enrolled(t)
   const dueLater = async (): Promise<string> => {
@@ -174,6 +205,27 @@ await t.test('--if-due renews nothing before it is time, also where it has finis
   t.match(await dueLater(), /^not due/, 'what was confirmed is put in its place')
   t.same(await working(device), [pairOf(device.folder)])
   t.not(pairOf(device.folder), before)
+})
+
+await t.test('a renewal that was cut off once the service had confirmed is finished, due or not', async t => {
+  const cutOff = async (): Promise<Device> => {
+    const device = await enrolled(t)
+    const proxy = await startProxy(t)
+    const child = spawn(process.execPath, [MAIN, 'device', 'renew', '--url', proxy.url.href, '--dir', device.folder], { stdio: 'ignore' })
+    proxy.after = path => { if (path.endsWith('/confirm')) child.kill('SIGKILL') }
+    await once(child, 'exit')
+    t.equal(await statusOf(pairOf(device.folder)), 'REVOKED')
+    return device
+  }
+  const device = await cutOff()
+  t.match(await cvm(['device', 'renew', '--if-due', '--url', url.href, '--dir', device.folder]), { status: 0, stdout: '(new)' })
+  t.same(await working(device), [pairOf(device.folder)])
+
+  const watched = await cutOff()
+  const stop = new AbortController()
+  const end = () => stop.abort()
+  await runAgent({ ...renewal(watched), signal: stop.signal, random: Math.random, say: end, sleep: async () => end() })
+  t.same(await working(watched), [pairOf(watched.folder)], 'also by the agent')
 })
 
 await t.test('the agent renews when it is due, later after failures, and ends when it is told', async t => {
@@ -245,6 +297,8 @@ await t.test('the agent as a process: one line for each event, and SIGTERM ends 
 
 interface Proxy {
   url: URL
+  /** Holds a request until it resolves. */
+  hold: (path: string) => Promise<void>
   before: (path: string) => void
   after: (path: string) => void
   /** What the command is told instead of the service's answer. */
@@ -253,7 +307,7 @@ interface Proxy {
 
 /** Between the command and the service: what a test does before or after a request is answered there; an error cuts it off. */
 async function startProxy (t: Test): Promise<Proxy> {
-  const proxy: Proxy = { url, before () {}, after () {}, instead: () => undefined }
+  const proxy: Proxy = { url, async hold () {}, before () {}, after () {}, instead: () => undefined }
   const server = createServer((request, response) => {
     const path = request.url ?? ''
     try {
@@ -271,7 +325,7 @@ async function startProxy (t: Test): Promise<Proxy> {
         else response.writeHead(answer.statusCode ?? 500, answer.headers).end(Buffer.concat(chunks))
       })
     })
-    request.pipe(on)
+    proxy.hold(path).then(() => request.pipe(on), cause => response.destroy(cause))
   }).listen(0, '127.0.0.1')
   await once(server, 'listening')
   t.teardown(() => { server.close(); server.closeAllConnections() })
