@@ -31,6 +31,7 @@ export interface DeviceRow {
   issuedAt?: number
   notAfter?: number
   committedAt?: number
+  recheckAt?: number
   retiring?: Set<string>
   pending?: PendingOperation
   stateBefore?: DeviceState
@@ -83,6 +84,7 @@ export function deviceOf (item: Readonly<Record<string, unknown>>): Device {
     pending: row.pending,
     stateBefore: row.stateBefore,
     committedAt: row.committedAt,
+    recheckAt: row.recheckAt,
     renewal: row.renewal,
     usedProofs: row.usedProofs ?? [],
     renewedFrom: row.renewedFrom,

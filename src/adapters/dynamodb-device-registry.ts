@@ -166,17 +166,20 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
 
   commit (write: FencedWrite): Promise<WriteResult> {
     // A row with something left to clean up stays in the index, ordered by the claim's end.
-    const { retiring, suspicion } = write.device
-    const finished = retiring.length === 0 && !suspicion ? ', claimExpiresAt, unfinished' : ''
+    const { retiring, suspicion, recheckAt } = write.device
+    const isAtRest = retiring.length === 0 && !suspicion
+    const finished = isAtRest && recheckAt === undefined ? ', claimExpiresAt, unfinished' : ''
+    const owed = isAtRest && recheckAt !== undefined ? { ':recheckAt': recheckAt } : undefined
     return this.#rows.change({
       serialNumber: write.device.serialNumber,
       condition: all(IS_ISSUED, CLAIM_IS_OURS, NO_WISH_IS_PENDING),
-      update: `SET #state = :active, committedAt = :now, tokenSpentAt = :now, #history = :history REMOVE claimId${finished}`,
+      update: `SET #state = :active, committedAt = :now, tokenSpentAt = :now, #history = :history${owed ? ', claimExpiresAt = :recheckAt' : ''} REMOVE claimId${finished}`,
       values: {
         ':issued': 'ISSUED',
         ':active': 'ACTIVE',
         ':claimId': write.claimId,
         ':now': write.now,
+        ...owed,
         ':history': story(write.device, write, 'activated', { certificateId: write.device.certificate?.certificateId ?? '' })
       }
     })
@@ -226,12 +229,12 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
     const { certificate, pending } = device
     const { certificateId = '' } = certificate ?? {}
     const retired = certificate?.certificateId ?? device.legacyCertificateId
-    const { tokenHash, tokenExpiresAt, stateBefore } = change
+    const { tokenHash, tokenExpiresAt, stateBefore, recheckAt } = change
     const told = { actor: pending?.actor ?? '', reason: pending?.reason ?? '', ...(certificate && { certificateId }) }
     const history = change.event ? story(device, author, change.event, told) : device.history
     const token = tokenHash ? setOrRemove({ tokenHash, tokenExpiresAt, tokenSpentAt: undefined, deviceToken: undefined }) : setOrRemove({})
-    const before = setOrRemove({ stateBefore })
     const retires = [...change.retiresCertificate && retired !== undefined ? [retired] : [], ...renewalLeftover(device)]
+    const before = setOrRemove({ stateBefore, recheckAt })
     return this.#rows.change({
       serialNumber: device.serialNumber,
       condition: all(

@@ -44,7 +44,7 @@ export class DynamoDbRenewals implements Renewals {
   }
 
   record (device: Device, certificate: Certificate, confirmBefore: number, author: Author): Promise<WriteResult> {
-    const { renewal, retiring, suspicion } = device
+    const { renewal, retiring, suspicion, recheckAt = Infinity } = device
     const isOurs = suspicion?.claimId === renewal?.claimId
     // Nothing is left to do until it is confirmed or its time is over.
     const waits = retiring.length === 0 && isOurs
@@ -58,7 +58,7 @@ export class DynamoDbRenewals implements Renewals {
         ...renewalSeen(device),
         ':now': author.now,
         ':renewal': { ...renewal, phase: 'issued', expiresAt: confirmBefore, certificate },
-        ...(waits && { ':confirmBefore': confirmBefore }),
+        ...(waits && { ':confirmBefore': Math.min(confirmBefore, recheckAt) }),
         ':history': story(device, author, 'renewal-issued', { certificateId: certificate.certificateId })
       }
     })

@@ -2,7 +2,7 @@ import { ConditionalCheckFailedException } from '@aws-sdk/client-dynamodb'
 import { type DynamoDBDocumentClient, QueryCommand, UpdateCommand } from '@aws-sdk/lib-dynamodb'
 import { CvmError } from '../errors.ts'
 import type { Turn } from '../vending/deferrals.ts'
-import { type Device, isAdopted } from '../vending/device.ts'
+import { type Device, isAdopted, owesRecheck, waitsUntil } from '../vending/device.ts'
 import type { WriteResult } from '../vending/device-registry.ts'
 import type { Author, QuarantinePage, UnfinishedDevices } from '../vending/unfinished-devices.ts'
 import { findOrFault } from '../vending/unreadable-device.ts'
@@ -145,15 +145,26 @@ export class DynamoDbUnfinishedDevices implements UnfinishedDevices {
     })
   }
 
-  settle (device: Device): Promise<WriteResult> {
-    // What only waits for its device to confirm comes back when its time is over.
-    const waits = device.renewal?.phase === 'issued' ? { ':waitsUntil': device.renewal.expiresAt } : undefined
+  settle (device: Device, comparedAt: number): Promise<WriteResult> {
+    const { recheckAt, renewal } = device
+    const until = waitsUntil(device, comparedAt)
+    const conditions = ['NOT #state IN (:issuing, :issued)', 'attribute_not_exists(retiring)', 'attribute_not_exists(suspectClaimId)',
+      'attribute_not_exists(pending)', renewal?.phase === 'issued' ? renewalAsSeen(device) : 'attribute_not_exists(renewal)',
+      recheckAt === undefined ? 'attribute_not_exists(recheckAt)' : 'recheckAt = :recheckAt']
     return this.#rows.change({
       serialNumber: device.serialNumber,
-      condition: all('NOT #state IN (:issuing, :issued)', 'attribute_not_exists(retiring)', 'attribute_not_exists(suspectClaimId)',
-        'attribute_not_exists(pending)', waits ? renewalAsSeen(device) : 'attribute_not_exists(renewal)'),
-      update: waits ? 'SET claimExpiresAt = :waitsUntil' : 'REMOVE unfinished, claimExpiresAt',
-      values: { ':issuing': 'ISSUING', ':issued': 'ISSUED', ...(waits && { ...waits, ...renewalSeen(device) }) }
+      condition: all(...conditions),
+      update: [
+        until === undefined ? 'REMOVE unfinished, claimExpiresAt' : 'SET claimExpiresAt = :until',
+        ...recheckAt === undefined || owesRecheck(device, comparedAt) ? [] : [until === undefined ? ', recheckAt' : ' REMOVE recheckAt']
+      ].join(''),
+      values: {
+        ':issuing': 'ISSUING',
+        ':issued': 'ISSUED',
+        ...(until !== undefined && { ':until': until }),
+        ...(renewal?.phase === 'issued' && renewalSeen(device)),
+        ...(recheckAt !== undefined && { ':recheckAt': recheckAt })
+      }
     })
   }
 

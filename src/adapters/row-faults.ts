@@ -52,6 +52,7 @@ const Row = Type.Partial(Type.Object({
   issuedAt: TIME,
   notAfter: TIME,
   committedAt: TIME,
+  recheckAt: TIME,
   retiring: SET,
   pending: Type.Object({
     operation: Type.Enum(['reset', 'revoke', 'disable', 'enable', 'decommission'], { description: 'an operation' }),

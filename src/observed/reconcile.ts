@@ -11,7 +11,10 @@ import type { Parts } from './parts.ts'
 
 /** The events of what reconcile does; all else is a device reconciled. */
 const RECONCILED: Readonly<Partial<Record<ReconcileStep, AuditEvent>>> = {
-  'dispose-retired': 'certificate-disposed', 'delete-orphan': 'certificate-disposed', 'report-drift': 'drift-found'
+  'dispose-retired': 'certificate-disposed',
+  'delete-orphan': 'certificate-disposed',
+  'report-drift': 'drift-found',
+  'undo-late-call': 'late-call-undone'
 }
 
 interface ReconcileWish extends Omit<ReconcileRequest, 'compareSince'> {

@@ -1,5 +1,5 @@
 import { CertificateStateConflict, type ControlPlane } from './control-plane.ts'
-import type { Device } from './device.ts'
+import { type Device, certificateIdOf } from './device.ts'
 
 /**
  * Makes AWS IoT say of a certificate what the registry says: what a device no longer has, or has and is revoked, becomes REVOKED; what
@@ -11,7 +11,7 @@ export async function makeAwsAgree (
 ): Promise<void> {
   // What is being renewed to is its renewal's affair.
   if (device?.renewal?.certificate?.certificateId === certificateId) return
-  if (device?.certificate?.certificateId !== certificateId) return controlPlane.revoke(certificateId, signal)
+  if (!device || certificateIdOf(device) !== certificateId) return controlPlane.revoke(certificateId, signal)
   try {
     switch (device.state) {
       case 'REVOKED': return await controlPlane.revoke(certificateId, signal)

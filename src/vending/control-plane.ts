@@ -1,3 +1,9 @@
+/**
+ * How long after a call was given up AWS IoT may still carry it out. AWS refuses a request that arrives more than five minutes after it
+ * was signed (Signature Version 4); a minute more is for the work itself.
+ */
+export const LONGEST_CALL_MS = 360_000
+
 /** A certificate as AWS IoT hands it out. */
 export interface IssuedCertificate {
   certificateId: string

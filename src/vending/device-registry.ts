@@ -33,6 +33,8 @@ export interface Fulfilment {
   stateBefore?: DeviceState
   tokenHash?: string
   tokenExpiresAt?: number
+  /** See {@link Device.recheckAt}; what was owed before is not owed any more. */
+  recheckAt?: number
 }
 
 /** The outcome of a conditional write: it applied, or it did not and this is the row that was in the way. */
@@ -87,7 +89,7 @@ export interface DeviceRegistry {
    */
   record (write: FencedWrite, certificate: Certificate): Promise<WriteResult>
 
-  /** `ISSUED` under this claim → `ACTIVE`; the token is spent. */
+  /** `ISSUED` under this claim → `ACTIVE`; the token is spent. A device whose `recheckAt` is set stays in the list. */
   commit (write: FencedWrite): Promise<WriteResult>
 
   /**

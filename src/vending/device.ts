@@ -147,12 +147,34 @@ export interface Device {
   /** What a disabled device goes back to. */
   stateBefore: DeviceState | undefined
   committedAt: number | undefined
+  /**
+   * From then on no call from before the last disable or enable can change the certificate in AWS IoT any more: reconcile compares its
+   * status once more, because such a call may have been carried out late. Absent where nothing is owed.
+   */
+  recheckAt: number | undefined
   renewal: Renewal | undefined
   usedProofs: readonly UsedProof[]
   /** The certificate that the present one took the place of by renewal, and when. */
   renewedFrom: string | undefined
   renewedAt: number | undefined
   history: readonly HistoryEntry[]
+}
+
+/** The id of the certificate that a device has, also where it is known by that alone. */
+export function certificateIdOf ({ certificate, legacyCertificateId }: Pick<Device, 'certificate' | 'legacyCertificateId'>): string | undefined {
+  return certificate?.certificateId ?? legacyCertificateId
+}
+
+/** Whether its certificate's status is still to be compared, where that was done last at `comparedAt`. */
+export function owesRecheck ({ state, recheckAt }: Device, comparedAt: number): boolean {
+  return recheckAt !== undefined && recheckAt > comparedAt && (state === 'ACTIVE' || state === 'DISABLED')
+}
+
+/** When a device that is at rest but for that must be looked at again: a renewal that waits, a status to compare; the first of them. */
+export function waitsUntil (device: Device, comparedAt: number): number | undefined {
+  const { renewal, recheckAt = Infinity } = device
+  const until = Math.min(owesRecheck(device, comparedAt) ? recheckAt : Infinity, renewal?.phase === 'issued' ? renewal.expiresAt : Infinity)
+  return until === Infinity ? undefined : until
 }
 
 /** What would be left over of a renewal that ends here: its certificate, where it is known. */

@@ -1,7 +1,7 @@
 import { CvmError } from '../errors.ts'
 import { makeAwsAgree } from './agreement.ts'
-import { CertificateStateConflict, type ControlPlane } from './control-plane.ts'
-import { type Device, type Operation, type PendingOperation, keysOf, renewalLeftover } from './device.ts'
+import { CertificateStateConflict, type ControlPlane, LONGEST_CALL_MS } from './control-plane.ts'
+import { type Device, type Operation, type PendingOperation, certificateIdOf, keysOf, renewalLeftover } from './device.ts'
 import type { DeviceRegistry, Fulfilment } from './device-registry.ts'
 import { fulfilmentOf } from './lifecycle.ts'
 import type { KeyOwners } from './key-owners.ts'
@@ -85,7 +85,8 @@ export async function fulfil (seen: Device, requestId: string, deps: OperateDeps
     const change = await changeAws(device, wished, deps)
     const { tokenHash, tokenExpiresAt } = pending
     const token = { ...(tokenHash && { tokenHash }), ...(tokenExpiresAt && { tokenExpiresAt }) }
-    const result = await deps.registry.fulfil(device, { ...change, ...token }, { now: deps.now(), requestId })
+    const fulfilment = { ...change, ...token, ...recheck(device, change, deps) }
+    const result = await deps.registry.fulfil(device, fulfilment, { now: deps.now(), requestId })
     if (!result.device) throw new CvmError('device-not-found')
     if (result.applied && refusal) throw refusal
     if (result.applied) return result.device
@@ -97,6 +98,15 @@ export async function fulfil (seen: Device, requestId: string, deps: OperateDeps
 /** Idempotent: each try blocks what the device has by then. */
 async function blockKeys (device: Device, { keyCompromised }: PendingOperation, { keyOwners, now }: OperateDeps): Promise<void> {
   if (keyCompromised) await Promise.all(keysOf(device).map(key => keyOwners.block(key, device.serialNumber, now())))
+}
+
+/**
+ * A status that can change again may be changed by a call from before this write: one that was given up and is carried out late, or one
+ * of a worker that was stopped meanwhile. REVOKED is final, and the registry says so only after AWS IoT does.
+ */
+function recheck (device: Device, { to, retiresCertificate }: Fulfilment, { now, claimLifetimeMs }: OperateDeps): Pick<Fulfilment, 'recheckAt'> {
+  const isFinal = !['DISABLED', 'ACTIVE', 'ISSUED'].includes(to) || retiresCertificate || certificateIdOf(device) === undefined
+  return isFinal ? {} : { recheckAt: now() + claimLifetimeMs + LONGEST_CALL_MS }
 }
 
 /** What was wished for, or nothing where it is so already or where the state has come to refuse it since it was written down. */
@@ -123,7 +133,7 @@ async function overtaken (seen: Device, now: Device, { controlPlane, deadline }:
 async function changeAws (device: Device, wished: Fulfilment, { controlPlane, deadline }: OperateDeps): Promise<Fulfilment> {
   // What was replaced may still be ACTIVE where its replacement was cut short.
   await Promise.all([...device.retiring, ...renewalLeftover(device)].map(retired => controlPlane.revoke(retired, deadline())))
-  const certificateId = device.certificate?.certificateId ?? device.legacyCertificateId
+  const certificateId = certificateIdOf(device)
   if (!certificateId) return wished
   try {
     if (wished.retiresCertificate || wished.to === 'REVOKED') await controlPlane.revoke(certificateId, deadline())

@@ -112,6 +112,6 @@ async function clear (run: ReconcileRun, suspected: readonly Device[], now: numb
   for (const device of suspected) {
     if ((device.lastClaimExpiresAt ?? 0) + run.claimLifetimeMs + 2 * CLOCK_SKEW_MS >= now) continue
     const cleared = await run.devices.clearSuspicion(device).catch(ignoreUnreadable)
-    if (cleared?.applied) await run.devices.settle(cleared.device).catch(ignoreUnreadable)
+    if (cleared?.applied) await run.devices.settle(cleared.device, run.looksAfter).catch(ignoreUnreadable)
   }
 }

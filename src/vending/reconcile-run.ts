@@ -12,7 +12,7 @@ export const CLOCK_SKEW_MS = 2_000
 
 /** What reconcile does about a device or a certificate. */
 export const RECONCILE_STEPS = [
-  'finish-operation', 'repair-certificate', 'finish-issued', 'free-expired-claim', 'abandon-issued', 'mark-revoked',
+  'finish-operation', 'repair-certificate', 'undo-late-call', 'finish-issued', 'free-expired-claim', 'abandon-issued', 'mark-revoked',
   'finish-renewal', 'abandon-renewal', 'activate-pending', 'dispose-retired', 'delete-orphan', 'report-drift', 'readmit-device'
 ] as const
 export type ReconcileStep = typeof RECONCILE_STEPS[number]
@@ -77,6 +77,8 @@ export interface ReconcileRequest {
 
 /** What a run hands to its parts: deps, request, and where to note what was done. */
 export interface ReconcileRun extends ReconcileDeps {
+  /** By any replica's clock, the run's looks at AWS IoT are later than this. */
+  looksAfter: number
   request: ReconcileRequest
   actions: ReconcileAction[]
 }

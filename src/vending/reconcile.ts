@@ -1,5 +1,5 @@
 import { makeAwsAgree } from './agreement.ts'
-import type { Device } from './device.ts'
+import { type Device, certificateIdOf } from './device.ts'
 import { CERTIFICATE_STATUS, compareRecent } from './drift.ts'
 import { findOrphans } from './orphans.ts'
 import { pendingSince, tendPending } from './pending-activation.ts'
@@ -20,10 +20,10 @@ const AT_ONCE = 12
  * waits behind all others, for longer each time.
  */
 export async function reconcile (request: ReconcileRequest, deps: ReconcileDeps): Promise<ReconcileReport> {
-  const run: ReconcileRun = { ...deps, request, actions: [] }
-  const listedAt = run.now()
+  const listedAt = deps.now()
+  const run: ReconcileRun = { ...deps, request, actions: [], looksAfter: listedAt - CLOCK_SKEW_MS }
   const turnOf = (serialNumber: string) => run.deferrals.turnOf(serialNumber, listedAt)
-  const unfinished = await run.devices.list(listedAt - CLOCK_SKEW_MS, run.batch, turnOf)
+  const unfinished = await run.devices.list(run.looksAfter, run.batch, turnOf)
   const suspected: Device[] = []
   // Those with an operator's wish begin first; a device is tended by one worker alone.
   const queue = [...unfinished.filter(({ pending }) => pending), ...unfinished.filter(({ pending }) => !pending)]
@@ -50,7 +50,7 @@ async function bringToRest (run: ReconcileRun, device: Device): Promise<Device |
     return tended
   }
   if (tended && !run.request.dryRun) {
-    const settled = await run.devices.settle(tended).catch(ignoreUnreadable)
+    const settled = await run.devices.settle(tended, run.looksAfter).catch(ignoreUnreadable)
     if (settled?.applied) run.deferrals.finished(device.serialNumber)
   }
   return undefined
@@ -96,17 +96,23 @@ async function fulfil (run: ReconcileRun, device: Device): Promise<Device> {
   return run.request.dryRun ? device : await run.fulfil(device, run.request.requestId)
 }
 
-/** A worker or an operator who was overtaken may have changed the certificate and died before putting it right. */
+/**
+ * A worker or an operator who was overtaken may have changed the certificate and died before putting it right; and AWS IoT may have
+ * carried out a call that was given up, after an operator's wish was fulfilled.
+ */
 async function repair (run: ReconcileRun, device: Device | undefined): Promise<Device | undefined> {
   if (!device || device.renewal?.phase === 'swapping') return device
-  const { certificateId } = device.certificate ?? {}
+  const certificateId = certificateIdOf(device)
   const expected = CERTIFICATE_STATUS[device.state]
   if (!certificateId || !expected) return device
   const known = await run.controlPlane.describe(certificateId, run.deadline())
   if (known?.status === expected) return device
+  // Of the certificate of an earlier service the row has only the id, which no write can go by.
+  if (!device.certificate && known?.status !== 'ACTIVE' && known?.status !== 'INACTIVE') return device
   if (!known || known.status === 'REVOKED') return write(run, 'mark-revoked', device, () => run.devices.revoked(device, author(run)))
-  const { serialNumber } = device
-  note(run, { step: 'repair-certificate', outcome: run.request.dryRun ? 'would' : 'done', serialNumber, certificateId, detail: `to ${expected}` })
+  const { serialNumber, recheckAt = Infinity } = device
+  const step = recheckAt <= run.looksAfter ? 'undo-late-call' : 'repair-certificate'
+  note(run, { step, outcome: run.request.dryRun ? 'would' : 'done', serialNumber, certificateId, detail: `to ${expected}` })
   if (!run.request.dryRun) await makeAwsAgree(certificateId, device, run.controlPlane, run.deadline())
   return device
 }

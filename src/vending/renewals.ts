@@ -19,7 +19,7 @@ export interface Renewals {
   /** `ACTIVE` with the certificate and the renewal seen → a renewal `issuing` under this claim; its certificate joins `retiring`. */
   begin (device: Device, claim: RenewalClaim): Promise<WriteResult>
 
-  /** `issuing` under the claim seen, which has not expired → `issued`, to be confirmed until then. */
+  /** `issuing` under the claim seen, which has not expired → `issued`, to be confirmed until then, and listed then or at `recheckAt`. */
   record (device: Device, certificate: Certificate, confirmBefore: number, author: Author): Promise<WriteResult>
 
   /** `issuing` under the claim seen → no renewal. Ends the suspicion that this claim began where AWS IoT has `certainlyNothing` of it. */

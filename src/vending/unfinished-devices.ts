@@ -55,8 +55,11 @@ export interface UnfinishedDevices {
   /** A certificate of `retiring` is gone from AWS IoT. */
   disposed (device: Device, certificateId: string, author: Author): Promise<WriteResult>
 
-  /** Takes the device out of the list when nothing is left to do about it; until its time is over where a renewal waits to be confirmed. */
-  settle (device: Device): Promise<WriteResult>
+  /**
+   * Takes the device out of the list when nothing is left to do about it; until its time is over where a renewal waits to be confirmed, or
+   * until its `recheckAt` where that is after `comparedAt`, when its certificate's status was compared last.
+   */
+  settle (device: Device, comparedAt: number): Promise<WriteResult>
 
   /**
    * Takes or renews the lease of a name for `owner` until `expiresAt`. False while another owner's has not expired.

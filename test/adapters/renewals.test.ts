@@ -73,6 +73,22 @@ async function contract (t: Test, { registry, devices, renewals }: Ports): Promi
     t.match(await registry.find(done.serialNumber), { certificate: { certificateId: 'c2' }, usedProofs: [{ nonce: 'nonce-x' }] })
   })
 
+  await t.test('a renewal that waits is listed when a look is owed, and goes on waiting after it', async t => {
+    const due = LATER + 1_000
+    const fulfilled = async (device: Device, operation: 'disable' | 'enable', change: { to: 'DISABLED' | 'ACTIVE', stateBefore?: 'ACTIVE' }) => {
+      const wished = must(await registry.intend(device, { ...WISH, operation, operationId: operation }, { expiresAt: LATER }))
+      return must(await registry.fulfil(wished, { ...change, retiresCertificate: false, recheckAt: due }, AUTHOR))
+    }
+    const enabled = await fulfilled(await fulfilled(await active(), 'disable', { to: 'DISABLED', stateBefore: 'ACTIVE' }), 'enable', { to: 'ACTIVE' })
+    const waiting = must(await renewals.record(must(await renewals.begin(enabled, claim('x'))), certificate('c2'), CONFIRM_BEFORE, AUTHOR))
+    t.notOk(await isListed(waiting, due - 1))
+    t.ok(await isListed(waiting, due))
+    const looked = must(await devices.settle(waiting, due))
+    t.match(looked, { recheckAt: undefined, renewal: { phase: 'issued' } })
+    t.notOk(await isListed(looked, CONFIRM_BEFORE - 1))
+    t.ok(await isListed(looked, CONFIRM_BEFORE))
+  })
+
   await t.test('of many who ask at once one does, and the others see whose it is', async t => {
     const device = await active()
     const results = await Promise.all(['a', 'b', 'c', 'd'].map(claimId => renewals.begin(device, claim(claimId))))

@@ -60,10 +60,10 @@ export async function unfinishedContract (t: Test, registry: DeviceRegistry, dev
     const active = must(await registry.commit(fence(issued, 'b')))
     t.match(active, { state: 'ACTIVE', suspicion: { claimId: 'a' } })
     t.ok(await isListed(active, LATER + 30_000))
-    t.notOk((await devices.settle(active)).applied, 'something is left to do')
+    t.notOk((await devices.settle(active, LATER)).applied, 'something is left to do')
     const cleared = must(await devices.clearSuspicion(active))
     t.notOk((await devices.clearSuspicion(active)).applied, 'once')
-    must(await devices.settle(cleared))
+    must(await devices.settle(cleared, LATER))
     t.notOk(await isListed(active, LATER + 30_000))
   })
 
@@ -107,7 +107,7 @@ export async function unfinishedContract (t: Test, registry: DeviceRegistry, dev
     const disposed = must(await devices.disposed(abandoned, 'c1', AUTHOR))
     t.same(disposed.retiring, [])
     t.notOk((await devices.disposed(abandoned, 'c1', AUTHOR)).applied, 'once')
-    must(await devices.settle(disposed))
+    must(await devices.settle(disposed, LATER))
     t.ok((await registry.claim(request(issued.serialNumber, { claimId: 'b' }))).applied, 'and the device can be vended')
   })
 
@@ -153,6 +153,35 @@ export async function unfinishedContract (t: Test, registry: DeviceRegistry, dev
     t.match(must(await registry.fulfil(reset, anew, at)), { state: 'REGISTERED', tokenHash: 'new hash', certificate: undefined, retiring: ['c1'] })
     t.notOk((await registry.claim(request(issued.serialNumber, { claimId: 'c', now: LATER }))).applied, 'the old token')
     t.ok((await registry.claim(request(issued.serialNumber, { claimId: 'c', now: LATER, tokenHash: 'new hash' }))).applied)
+  })
+
+  await t.test('a look that is owed: kept through every later write, listed when it is due, and taken away by the comparison alone', async t => {
+    const wish = (operation: 'disable' | 'enable') => ({ operation, operationId: randomUUID(), actor: 'ada', reason: 'why' })
+    const at = { now: NOW, requestId: 'r', expiresAt: LATER }
+    const due = LATER + 60_000
+    const issued = await issuedDevice(registry)
+    const change = { to: 'DISABLED', event: 'disabled', retiresCertificate: false, stateBefore: 'ISSUED' } as const
+    const disabled = must(await registry.fulfil(must(await registry.intend(issued, wish('disable'), at)), { ...change, recheckAt: due }, at))
+    t.match(disabled, { state: 'DISABLED', recheckAt: due })
+    t.ok(await isListed(disabled), 'as what an operator\'s request leaves always is')
+    const rested = must(await devices.settle(disabled, due - 1))
+    t.match(rested, { recheckAt: due }, 'compared too early')
+    t.notOk(await isListed(rested, due - 1))
+    t.ok(await isListed(rested, due))
+    t.notOk((await devices.settle({ ...disabled, recheckAt: due - 1 }, due)).applied, 'another wish was fulfilled since')
+
+    const wished = must(await registry.intend(disabled, wish('enable'), at))
+    const enabled = must(await registry.fulfil(wished, { to: 'ISSUED', event: 'enabled', retiresCertificate: false, recheckAt: due + 1 }, at))
+    t.ok(await isListed(enabled), 'what is ISSUED may be taken over at once')
+    const resumed = must(await registry.resume(enabled, claim('b', LATER)))
+    const active = must(await registry.commit(fence(resumed, 'b')))
+    t.match(active, { state: 'ACTIVE', recheckAt: due + 1 })
+    t.notOk(await isListed(active, due))
+    t.ok(await isListed(active, due + 1))
+
+    const settled = must(await devices.settle(active, due + 1))
+    t.equal(settled.recheckAt, undefined)
+    t.notOk(await isListed(settled, due + 1))
   })
 
   await t.test('an operator\'s wish may insist on the revision seen', async t => {
