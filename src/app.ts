@@ -33,6 +33,7 @@ import { clientCertificate } from './plugins/client-certificate.ts'
 import { canonicalHeaders } from './plugins/canonical-headers.ts'
 import { drain } from './plugins/drain.ts'
 import { answerUnreadable, errorFacts, errorHandler, sendFrameworkError } from './plugins/error-handler.ts'
+import { forwardedPorts } from './plugins/forwarded-ports.ts'
 import { items } from './plugins/items.ts'
 import { createMetrics, paceObserver, requestMetrics } from './plugins/metrics.ts'
 import { isReadAtOwnPace, ndjson } from './plugins/ndjson.ts'
@@ -151,6 +152,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const service = Fastify(serverOptions(config, surroundings))
   service.addHook('onRequest', async (request, reply) => { reply.header('x-request-id', request.id) })
   await service.register(canonicalHeaders)
+  if (config.TRUST_PROXY_CIDRS.length > 0) await service.register(forwardedPorts)
   await service.register(clientCertificate, { from: config.ALB_MTLS === 'passthrough' ? 'balancer' : 'socket', proxies: config.TRUST_PROXY_CIDRS })
   await service.register(drain)
   await service.register(callerGone)

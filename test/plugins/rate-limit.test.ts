@@ -127,7 +127,16 @@ await t.test('X-Forwarded-For is believed from a trusted peer only', async t => 
     ['IPv6 counts by network', '10.1.0.5', '2001:db8::1', 404],
     ['a neighbour in the same /64', '10.1.0.5', '2001:db8::2', 429],
     ['another network', '10.1.0.5', '2001:db8:0:1::1', 404],
-    ['no address at all', '10.1.0.5', 'nonsense', 404]
+    ['no address at all', '10.1.0.5', 'nonsense', 404],
+    ['a client with its port', '10.1.0.5', '198.51.100.7:40001', 404],
+    ['the same from another port', '10.1.0.5', '198.51.100.7:40002', 429],
+    ['the same without a port', '10.1.0.5', '198.51.100.7', 429],
+    ['the same behind two balancers that write ports', '10.1.0.5', '198.51.100.7:40003, 10.1.0.9:443', 429],
+    ['IPv6 with a port', '10.1.0.5', '[2001:db8:0:7::1]:40001', 404],
+    ['the same from another port, written otherwise', '10.1.0.5', '[2001:DB8:0:7:0::1]:40002', 429],
+    ['the same in brackets without a port', '10.1.0.5', '[2001:db8:0:7::1]', 429],
+    ['the same without brackets', '10.1.0.5', '2001:db8:0:7::1', 429],
+    ['a port alone is no address', '10.1.0.5', ':40001', 404]
   ]
   for (const [what, peer, forwarded, status] of steps) t.equal(await from(peer, forwarded), status, what)
 })
