@@ -22,7 +22,7 @@ module.exports = {
     only('observed', '^src/observed/', '^src/(observed/|vending/|plugins/metrics\\.ts$|config\\.ts$|errors\\.ts$)', 'the use cases with eyes on them'),
     only('routes', '^src/routes/', '^src/(schemas/|vending/|x509/|errors\\.ts$)', 'a route knows the domain, and no other route'),
     only('local', '^src/local/', '^src/local/', 'an emulator that shares code with the adapters shares their mistakes'),
-    only('cli', '^src/cli/', '^src/(cli/|x509/)', 'the command line speaks HTTP'),
+    only('cli', '^src/cli/', '^src/(cli/|x509/|http-proxy\\.ts$)', 'the command line speaks HTTP'),
     only('ops', '^src/ops\\.ts$', '^src/(plugins/metrics|errors)\\.ts$', 'the ops listener is given everything else'),
     {
       name: 'domain-without-technology',

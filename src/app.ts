@@ -239,6 +239,7 @@ function callersByToken (config: Config) {
       issuer: config.OIDC_ISSUER,
       audience: config.OIDC_AUDIENCE,
       jwksUrl: config.OIDC_JWKS_URL,
+      audienceClaim: config.OIDC_AUDIENCE_CLAIM,
       algorithms: config.OIDC_ALGORITHMS,
       roleClaim: config.OIDC_ROLE_CLAIM,
       nameClaim: config.OIDC_NAME_CLAIM

@@ -138,7 +138,7 @@ function oidcFaults ({ OIDC_ISSUER: issuer, OIDC_AUDIENCE: audience, OIDC_JWKS_U
     [!issuer || Boolean(audience), 'OIDC_AUDIENCE must be set together with OIDC_ISSUER'],
     [Boolean(issuer) || !(audience || jwksUrl), 'OIDC_ISSUER must be set together with OIDC_AUDIENCE and OIDC_JWKS_URL'],
     [algorithms.length > 0 && wrong.length === 0, `OIDC_ALGORITHMS must be some of ${ALGORITHMS.join(', ')}, not ${JSON.stringify(others.OIDC_ALGORITHMS)}`],
-    ...(['OIDC_ROLE_CLAIM', 'OIDC_NAME_CLAIM'] as const).map((name): [boolean, string] =>
+    ...(['OIDC_AUDIENCE_CLAIM', 'OIDC_ROLE_CLAIM', 'OIDC_NAME_CLAIM'] as const).map((name): [boolean, string] =>
       [CLAIM.test(others[name]), `${name} must name a claim, or a path to one with dots`])
   ]
   return rules.filter(([holds]) => !holds).map(([, fault]) => fault)

@@ -2,8 +2,10 @@ import { readFileSync } from 'node:fs'
 import closeWithGrace from 'close-with-grace'
 import type { FastifyInstance } from 'fastify'
 import { pino } from 'pino'
+import { setGlobalDispatcher } from 'undici'
 import { type App, type Surroundings, buildApp } from './app.ts'
 import { type Config, ConfigError, readConfig } from './config.ts'
+import { isProxied, proxyAgent } from './http-proxy.ts'
 import type { LocalMode } from './local-mode.ts'
 import { productFaults } from './products.ts'
 
@@ -11,6 +13,8 @@ import { productFaults } from './products.ts'
 async function main (): Promise<void> {
   const config = readConfig(process.env, productFaults)
   const log = pino({ level: config.LOG_LEVEL })
+  // For `fetch`, by which identity providers and CRLs are asked. AWS is reached directly, or through VPC endpoints.
+  if (isProxied()) setGlobalDispatcher(proxyAgent())
   const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
 
   const local = config.CVM_LOCAL ? await (await import('./local-mode.ts')).startLocalMode(config, log) : undefined

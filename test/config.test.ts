@@ -143,7 +143,7 @@ await t.test('API keys', async t => {
 
 await t.test('the identity provider', async t => {
   const OIDC = { OIDC_ISSUER: 'https://id.example.com/realms/cvm', OIDC_AUDIENCE: 'cvm' }
-  t.match(readConfig({}), { OIDC_ISSUER: '', OIDC_ALGORITHMS: ['RS256', 'ES256'], OIDC_ROLE_CLAIM: 'roles', OIDC_NAME_CLAIM: 'sub' })
+  t.match(readConfig({}), { OIDC_ISSUER: '', OIDC_ALGORITHMS: ['RS256', 'ES256'], OIDC_AUDIENCE_CLAIM: 'aud', OIDC_ROLE_CLAIM: 'roles', OIDC_NAME_CLAIM: 'sub' })
   t.match(readConfig({ ...OIDC, OIDC_ALGORITHMS: ' PS256, EdDSA,' }), { ...OIDC, OIDC_JWKS_URL: '', OIDC_ALGORITHMS: ['PS256', 'EdDSA'] })
   for (const issuer of ['http://localhost:8080/x', 'http://127.0.0.1', 'http://[::1]:1', 'https://tenant.example/']) isFaulty(t, { ...OIDC, OIDC_ISSUER: issuer })
   for (const issuer of ['http://id.example.com', 'http://localhost.example.com', 'http://127.0.0.1.example.com', 'id.example.com', 'ftp://localhost', 'https://a?b', 'https://a#b', 'https://u:p@a']) {
@@ -155,9 +155,9 @@ await t.test('the identity provider', async t => {
   isFaulty(t, { OIDC_AUDIENCE: 'cvm' }, /^OIDC_ISSUER must be set/)
   isFaulty(t, { OIDC_JWKS_URL: 'https://id.example.com/keys' }, /^OIDC_ISSUER must be set/)
   for (const algorithms of ['none', 'HS256', 'RS256,HS256', 'rs256', ',', '']) isFaulty(t, { OIDC_ALGORITHMS: algorithms }, /^OIDC_ALGORITHMS must be some of RS256,/)
-  for (const claim of ['realm_access.roles', 'https://example.com/roles', 'cognito:groups']) isFaulty(t, { OIDC_ROLE_CLAIM: claim, OIDC_NAME_CLAIM: claim })
+  for (const claim of ['realm_access.roles', 'https://example.com/roles', 'cognito:groups']) isFaulty(t, { OIDC_ROLE_CLAIM: claim, OIDC_NAME_CLAIM: claim, OIDC_AUDIENCE_CLAIM: claim })
   for (const claim of ['', '.a', 'a.', 'a..b', 'a b', 'x'.repeat(257)]) {
-    isFaulty(t, { OIDC_ROLE_CLAIM: claim, OIDC_NAME_CLAIM: claim }, /^OIDC_ROLE_CLAIM must name/, /^OIDC_NAME_CLAIM must name/)
+    isFaulty(t, { OIDC_AUDIENCE_CLAIM: claim, OIDC_ROLE_CLAIM: claim, OIDC_NAME_CLAIM: claim }, /^OIDC_AUDIENCE_CLAIM must name/, /^OIDC_ROLE_CLAIM must name/, /^OIDC_NAME_CLAIM must name/)
   }
 })
 

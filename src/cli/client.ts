@@ -1,8 +1,8 @@
-import { request as requestHttp } from 'node:http'
-import { request as requestHttps } from 'node:https'
 import { pipeline } from 'node:stream'
-import type { IncomingHttpHeaders, IncomingMessage, RequestOptions } from 'node:http'
+import type { IncomingHttpHeaders } from 'node:http'
 import split2 from 'split2'
+import { type Dispatcher, request } from 'undici'
+import { proxyAgent } from '../http-proxy.ts'
 import { EXIT, Failure, codeOf, messageOf } from './failure.ts'
 
 /**
@@ -55,7 +55,7 @@ export function isThisMachine (url: URL): boolean {
 export async function send (service: Service, call: Call, timeoutMs: number): Promise<Answer> {
   const url = new URL(call.path, service.url)
   try {
-    return await readWhole(await begin(url, optionsOf(service, call, AbortSignal.timeout(timeoutMs)), call.body), url)
+    return await readWhole(await begin(url, service, call, AbortSignal.timeout(timeoutMs)), url)
   } catch (error) {
     throw classified(error, url, timeoutMs)
   }
@@ -74,9 +74,9 @@ export async function sendForLines (
   const quiet = new AbortController()
   const timer = setTimeout(() => quiet.abort(), idleMs)
   try {
-    const response = await begin(url, optionsOf(service, call, AbortSignal.any([quiet.signal, signal])), call.body)
-    if (response.statusCode === 200 && response.headers['content-type']?.startsWith('application/x-ndjson')) {
-      return { lines: linesOf(response, timer, error => classified(error, url, idleMs)) }
+    const response = await begin(url, service, call, AbortSignal.any([quiet.signal, signal]))
+    if (response.statusCode === 200 && String(response.headers['content-type']).startsWith('application/x-ndjson')) {
+      return { lines: linesOf(response.body, timer, error => classified(error, url, idleMs)) }
     }
     const answer = await readWhole(response, url)
     clearTimeout(timer)
@@ -87,9 +87,9 @@ export async function sendForLines (
   }
 }
 
-async function * linesOf (response: IncomingMessage, timer: NodeJS.Timeout, failed: (error: unknown) => Error): AsyncGenerator<string> {
+async function * linesOf (body: Dispatcher.ResponseData['body'], timer: NodeJS.Timeout, failed: (error: unknown) => Error): AsyncGenerator<string> {
   try {
-    for await (const line of pipeline(response, split2({ maxLength: LONGEST_LINE }), () => {}) as AsyncIterable<string>) {
+    for await (const line of pipeline(body, split2({ maxLength: LONGEST_LINE }), () => {}) as AsyncIterable<string>) {
       timer.refresh()
       yield line
     }
@@ -97,42 +97,39 @@ async function * linesOf (response: IncomingMessage, timer: NodeJS.Timeout, fail
     throw failed(error)
   } finally {
     clearTimeout(timer)
-    response.destroy()
+    body.destroy()
   }
 }
 
-function begin (url: URL, options: RequestOptions, body: Buffer | undefined): Promise<IncomingMessage> {
-  return new Promise((resolve, reject) => {
-    // After the answer has begun, what fails is told by its stream.
-    (url.protocol === 'https:' ? requestHttps : requestHttp)(url, options, resolve).on('error', reject).end(body)
-  })
-}
-
-function optionsOf (service: Service, { method, body, headers }: Call, signal: AbortSignal): RequestOptions & { ca?: string } {
-  return {
+/** Each call has a connection of its own, and only the signal ends it. */
+function begin (url: URL, service: Service, { method, body, headers }: Call, signal: AbortSignal): Promise<Dispatcher.ResponseData> {
+  return request(url, {
     method: method ?? (body === undefined ? 'GET' : 'POST'),
-    agent: false,
+    dispatcher: proxyAgent(service.ca),
+    reset: true,
+    headersTimeout: 0,
+    bodyTimeout: 0,
     signal,
+    body: body ?? null,
     headers: {
-      ...(body && { 'content-type': 'application/json', 'content-length': body.length }),
+      ...(body && { 'content-type': 'application/json' }),
       ...(service.apiKey && { authorization: `Bearer ${service.apiKey}` }),
       accept: 'application/json',
       'user-agent': 'cvm',
       ...headers
-    },
-    ...(service.ca === undefined ? {} : { ca: service.ca })
-  }
+    }
+  })
 }
 
-async function readWhole (response: IncomingMessage, { host }: URL): Promise<Answer> {
+async function readWhole ({ statusCode, headers, body }: Dispatcher.ResponseData, { host }: URL): Promise<Answer> {
   const chunks: Buffer[] = []
   let size = 0
-  for await (const chunk of response as AsyncIterable<Buffer>) {
+  for await (const chunk of body as AsyncIterable<Buffer>) {
     size += chunk.length
     if (size > MOST_BYTES) throw new Failure(EXIT.failed, `${host} sent more than ${MOST_BYTES} bytes: it is no CVM`)
     chunks.push(chunk)
   }
-  return { status: response.statusCode ?? 0, headers: response.headers, text: Buffer.concat(chunks).toString('utf8') }
+  return { status: statusCode, headers, text: Buffer.concat(chunks).toString('utf8') }
 }
 
 function classified (error: unknown, url: URL, timeoutMs: number): Error {
@@ -144,6 +141,6 @@ function classified (error: unknown, url: URL, timeoutMs: number): Error {
     return new Failure(EXIT.failed, `the TLS certificate of ${url.host} is not trusted`, { ...problem, remedy }, error)
   }
   if (NOT_TLS.test(code)) return new Failure(EXIT.failed, `${url.host} does not speak ${url.protocol.slice(0, -1)}`, problem, error)
-  if (code === 'ABORT_ERR') return new NoAnswer(`no answer within ${timeoutMs / 1000} s`, { cause: error })
+  if (['AbortError', 'TimeoutError'].includes((error as Error).name)) return new NoAnswer(`no answer within ${timeoutMs / 1000} s`, { cause: error })
   return new NoAnswer(code === '' ? messageOf(error) : `${messageOf(error)} (${code})`, { cause: error })
 }

@@ -14,6 +14,8 @@ export interface KeySource {
   cacheMs?: number
   /** After a look that failed, the next is not before so long. */
   pauseMs?: number
+  /** How long keys are believed while the provider cannot be asked, from the last look that succeeded. */
+  outageMs?: number
 }
 
 /** Enough for a hundred keys with their certificates. */
@@ -21,43 +23,61 @@ const MAX_BYTES = 262_144
 
 const COME_BACK_MS = 2_000
 
+const HOUR_MS = 3_600_000
+
 /** What a key set says when a token is at fault. */
 const TOKEN_FAULTS = [errors.JWKSNoMatchingKey, errors.JWKSMultipleMatchingKeys, errors.JOSENotSupported]
 
 /**
  * The public keys of an identity provider (RFC 7517), fetched when first needed and again when they are old or one is unknown, so that
- * it may rotate them. Raises `CvmError('identity-provider-unavailable')` where they cannot be had in time, and jose's errors for a
- * token that no key is for.
+ * it may rotate them. While the provider cannot be asked, the keys of the last look stay good, for a day unless told otherwise.
+ * Throws `CvmError('identity-provider-unavailable')` where they cannot be had in time or the key of a token may be newer than the last
+ * look, and jose's errors for a token that no key is for.
  */
 export function keysOf (source: KeySource): JWTVerifyGetKey {
-  const { issuer, jwksUrl, timeoutMs = 5_000, cooldownMs = 30_000, cacheMs = 600_000, pauseMs = COME_BACK_MS } = source
-  const discovery = `${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`
+  const { timeoutMs = 5_000, cooldownMs = 30_000, cacheMs = 600_000, pauseMs = COME_BACK_MS, outageMs = 24 * HOUR_MS } = source
+  const address = addressOf(source)
   let failedAt = -Infinity
-  const keys = createRemoteJWKSet(new URL(jwksUrl || discovery), {
+  let known: { document: unknown, at: number } | undefined
+  let isAway = false
+  const keys = createRemoteJWKSet(new URL(address), {
     timeoutDuration: timeoutMs,
     cooldownDuration: cooldownMs,
     cacheMaxAge: cacheMs,
-    async [customFetch] (url, options) {
-      // Tokens that nobody can judge must not become requests to a provider that is in trouble.
-      if (performance.now() - failedAt < pauseMs) throw new Error('the identity provider did not answer a moment ago')
+    async [customFetch] (_url, options) {
       try {
-        const found = jwksUrl ? url : jwksUrlIn(await fetchJson(url, options), issuer)
-        return Response.json(await fetchJson(found, options))
+        // Tokens that nobody can judge must not become requests to a provider that is in trouble.
+        if (performance.now() - failedAt < pauseMs) throw new Error('the identity provider did not answer a moment ago')
+        const document = await look(source, options).catch((cause: unknown) => { failedAt = performance.now(); throw cause })
+        known = { document, at: performance.now() }
+        isAway = false
       } catch (cause) {
-        failedAt = performance.now()
-        throw cause
+        isAway = true
+        if (known === undefined || performance.now() - known.at >= outageMs) throw cause
       }
+      return Response.json(known.document)
     }
   })
   return async (header, token) => {
     try {
       return await keys(header, token)
     } catch (cause) {
-      if (TOKEN_FAULTS.some(fault => cause instanceof fault)) throw cause
+      const isJudged = TOKEN_FAULTS.some(fault => cause instanceof fault) && !(isAway && cause instanceof errors.JWKSNoMatchingKey)
+      if (isJudged) throw cause
       // `fetch` says what went wrong one level down.
       throw new CvmError('identity-provider-unavailable', { retryAfterMs: COME_BACK_MS, cause: (cause as Error).cause ?? cause })
     }
   }
+}
+
+function addressOf ({ issuer, jwksUrl }: KeySource): string {
+  return jwksUrl || `${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`
+}
+
+/** The provider's key set as it is now. */
+async function look (source: KeySource, options: RequestInit): Promise<unknown> {
+  const document = await fetchJson(addressOf(source), options)
+  return source.jwksUrl ? document : await fetchJson(jwksUrlIn(document, source.issuer), options)
 }
 
 /** OpenID Connect Discovery 1.0 section 4.3: a document that names another issuer is not this one's. */

@@ -8,6 +8,8 @@ export interface Caller { name: string, roles: readonly Role[] }
 
 export interface OidcOptions extends KeySource {
   audience: string
+  /** The claim that holds the audience: `aud` (RFC 7519 section 4.1.3), or another one where access tokens have none, as Cognito's `client_id`. */
+  audienceClaim: string
   algorithms: readonly string[]
   /** Names of claims; a dotted one is a path unless there is a claim of that very name. */
   roleClaim: string
@@ -26,11 +28,12 @@ const NAME = /^[A-Za-z0-9._@+|:/=,~-]{1,128}$/
  * `identity-provider-unavailable`.
  */
 export function oidcCallers (options: OidcOptions): (token: string) => Promise<Caller> {
-  const { issuer, audience, algorithms, roleClaim, nameClaim } = options
+  const { issuer, audience, audienceClaim, algorithms, roleClaim, nameClaim } = options
   const keys = keysOf(options)
-  const expected = { issuer, audience, algorithms: [...algorithms], requiredClaims: ['exp'], clockTolerance: TOLERANCE }
+  const expected = { issuer, algorithms: [...algorithms], requiredClaims: ['exp'], clockTolerance: TOLERANCE }
   return async token => {
     const { payload } = await jwtVerify(token, keys, expected).catch((cause: unknown) => { throw refusalOf(cause) })
+    if (![claimIn(payload, audienceClaim)].flat().includes(audience)) throw new CvmError('unauthenticated', { reason: 'token-aud' })
     const name = claimIn(payload, nameClaim)
     if (typeof name !== 'string' || !NAME.test(name)) throw new CvmError('unauthenticated', { reason: 'token-name' })
     const roles = [claimIn(payload, roleClaim)].flat()

@@ -9,7 +9,7 @@ async function started (t: Test, changes: (provider: IdentityProvider) => Partia
   const provider = await startIdentityProvider()
   t.teardown(() => provider.close())
   const callerOf = oidcCallers({
-    issuer: provider.issuer, audience: AUDIENCE, jwksUrl: '', algorithms: ['RS256', 'ES256'], roleClaim: 'roles', nameClaim: 'sub', ...changes(provider)
+    issuer: provider.issuer, audience: AUDIENCE, audienceClaim: 'aud', jwksUrl: '', algorithms: ['RS256', 'ES256'], roleClaim: 'roles', nameClaim: 'sub', ...changes(provider)
   })
   return { provider, callerOf }
 }
@@ -89,7 +89,7 @@ await t.test('roles', async t => {
   for (const wrong of [undefined, {}, [], 'operator', null, { roles: 'operator line' }, { roles: ['Operator', 7, null, ['operator']] }, { roles: { operator: true } }]) {
     t.strictSame(await rolesOf({ realm_access: wrong }), [], JSON.stringify(wrong) ?? 'none')
   }
-  const inherited = oidcCallers({ issuer: provider.issuer, audience: AUDIENCE, jwksUrl: '', algorithms: ['ES256'], roleClaim: 'constructor.name', nameClaim: 'sub' })
+  const inherited = oidcCallers({ issuer: provider.issuer, audience: AUDIENCE, audienceClaim: 'aud', jwksUrl: '', algorithms: ['ES256'], roleClaim: 'constructor.name', nameClaim: 'sub' })
   t.strictSame((await inherited(await provider.token())).roles, [], 'own members only')
 })
 
@@ -120,6 +120,32 @@ await t.test('a provider that is away', async t => {
   t.match(await callerOf(await provider.token()), { name: 'oidc:ada' }, 'keys that are known still do')
   await t.rejects(callerOf(await provider.token({}, { key: signingKey() })), UNAVAILABLE, 'one that is not may be new')
   await provider.back()
+})
+
+await t.test('through an outage of the provider its keys stay good, for a stated time', async t => {
+  const { provider, callerOf } = await started(t, () => ({ pauseMs: 0, cooldownMs: 0, cacheMs: 0 }))
+  await callerOf(await provider.token())
+  await provider.away()
+  for (let i = 0; i < 3; i++) t.match(await callerOf(await provider.token()), { name: 'oidc:ada' }, 'keys that are old, too')
+  await t.rejects(callerOf(await provider.token({}, { key: signingKey() })), UNAVAILABLE, 'one that is not known may be new')
+  await t.rejects(callerOf(await provider.token({ aud: 'other' })), unauthenticated('token-aud'))
+  await provider.rotate()
+  await provider.back()
+  t.match(await callerOf(await provider.token()), { name: 'oidc:ada' }, 'and is looked up when the provider is back')
+  await t.rejects(callerOf(await provider.token({}, { key: signingKey() })), unauthenticated('credential-unknown'))
+
+  const short = await started(t, () => ({ pauseMs: 0, cooldownMs: 0, cacheMs: 0, outageMs: 0 }))
+  await short.callerOf(await short.provider.token())
+  await short.provider.away()
+  await t.rejects(short.callerOf(await short.provider.token()), UNAVAILABLE, 'after that time they are not')
+})
+
+await t.test('the audience in another claim', async t => {
+  const { provider, callerOf } = await started(t, () => ({ audienceClaim: 'client_id' }))
+  t.match(await callerOf(await provider.token({ aud: undefined, client_id: AUDIENCE })), { name: 'oidc:ada' })
+  for (const claims of [{ client_id: 'other' }, { client_id: undefined }, { client_id: null }, { client_id: { [AUDIENCE]: true } }]) {
+    await t.rejects(callerOf(await provider.token(claims)), unauthenticated('token-aud'), JSON.stringify(claims))
+  }
 })
 
 await t.test('a provider in trouble is left alone for a while', async t => {
