@@ -8,7 +8,7 @@ export interface Caller { name: string, roles: readonly Role[] }
 
 export interface OidcOptions extends KeySource {
   audience: string
-  /** The claim that holds the audience: `aud` (RFC 7519 section 4.1.3), or another one where access tokens have none, as Cognito's `client_id`. */
+  /** The claim that holds the audience: `aud` (RFC 7519 section 4.1.3), or `client_id` for access tokens of Cognito. */
   audienceClaim: string
   algorithms: readonly string[]
   /** Names of claims; a dotted one is a path unless there is a claim of that very name. */
