@@ -42,7 +42,7 @@ export function claimValues (claim: { claimId: string, claimExpiresAt: number, w
 }
 
 /** AWS IoT is about to be asked for a certificate: set beside the claim, with `ADD suspects :suspects`. */
-export const BEGIN_SUSPICION = 'suspectClaimId = if_not_exists(suspectClaimId, :claimId), suspectSince = if_not_exists(suspectSince, :now)'
+export const BEGIN_SUSPICION = 'suspectClaimId = if_not_exists(suspectClaimId, :claimId), suspectSince = if_not_exists(suspectSince, :now), suspectUntil = :claimExpiresAt'
 
 /** The key that it is asked for. */
 export function suspectValues (fingerprint: string | undefined) {

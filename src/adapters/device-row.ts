@@ -41,6 +41,8 @@ export interface DeviceRow {
   renewedAt?: number
   suspectClaimId?: string
   suspectSince?: number
+  /** Absent on rows that an earlier version was the last to change. */
+  suspectUntil?: number
   suspects?: Set<string>
   history?: HistoryEntry[]
   /** Present exactly on rows that somebody must finish; the key of the sparse index. */
@@ -106,9 +108,10 @@ function proofsOf (row: DeviceRow) {
   }
 }
 
-function suspicionOf ({ suspectClaimId, suspectSince, suspects }: DeviceRow): Suspicion | undefined {
+function suspicionOf (row: DeviceRow): Suspicion | undefined {
+  const { suspectClaimId, suspectSince, suspects, claimExpiresAt = 0, suspectUntil = claimExpiresAt } = row
   if (suspectClaimId === undefined || suspectSince === undefined) return undefined
-  return { claimId: suspectClaimId, since: suspectSince, keys: [...suspects ?? []] }
+  return { claimId: suspectClaimId, since: suspectSince, until: suspectUntil, keys: [...suspects ?? []] }
 }
 
 function certificateOf (row: DeviceRow): Certificate | undefined {

@@ -18,7 +18,7 @@ export const CERTIFICATE_IS_THE_ONE_SEEN = 'certificateId = :certificateId'
 
 export const NO_WISH_IS_PENDING = 'attribute_not_exists(pending)'
 
-export const END_SUSPICION = 'suspectClaimId, suspectSince, suspects'
+export const END_SUSPICION = 'suspectClaimId, suspectSince, suspectUntil, suspects'
 
 /** What a row that has no certificate is without. */
 export const NO_CERTIFICATE = 'certificateId, certificateArn, certificatePem, caCertificateId, certificateMode, publicKeyFingerprint, thingName, issuedAt, notAfter'

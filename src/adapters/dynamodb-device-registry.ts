@@ -204,14 +204,13 @@ export class DynamoDbDeviceRegistry implements DeviceRegistry {
   async intend (device: Device, pending: PendingOperation, moment: { expiresAt: number, revision?: number }): Promise<WriteResult> {
     const { expiresAt, revision } = moment
     const isAtRevision = revision === undefined ? [] : [revision === 0 ? 'attribute_not_exists(revision)' : 'revision = :seen']
-    // A wish comes before what crashes left. The end of a claim says how long an orphan is looked for, so that it must stay.
-    const { claim, suspicion, renewal } = device
-    const isFirst = !claim && !suspicion && !renewal
+    // A wish comes before what crashes left. The end of a claim says until when the device is held, so that it must stay.
+    const { claim, renewal } = device
+    const isFirst = !claim && !renewal
     const end = isFirst ? ':first' : renewal ? ':expiresAt' : 'if_not_exists(claimExpiresAt, :expiresAt)'
-    const isAtRest = ['attribute_not_exists(claimId)', 'attribute_not_exists(suspectClaimId)']
     const result = await this.#rows.change({
       serialNumber: device.serialNumber,
-      condition: all('attribute_exists(serialNumber)', renewalAsSeen(device), ...isFirst ? isAtRest : [], ...isAtRevision),
+      condition: all('attribute_exists(serialNumber)', renewalAsSeen(device), ...isFirst ? ['attribute_not_exists(claimId)'] : [], ...isAtRevision),
       update: `SET pending = :pending, unfinished = :unfinished, claimExpiresAt = ${end}`,
       values: {
         ':pending': { ...pending, until: expiresAt },

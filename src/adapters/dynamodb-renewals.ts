@@ -23,7 +23,7 @@ export class DynamoDbRenewals implements Renewals {
       serialNumber: device.serialNumber,
       condition: all(IS_ACTIVE, CERTIFICATE_IS_THE_ONE_SEEN, renewalAsSeen(device), NO_WISH_IS_PENDING),
       update: 'SET renewal = :renewal, usedProofs = :usedProofs, claimExpiresAt = :expiresAt, unfinished = :unfinished,' +
-        ' suspectClaimId = if_not_exists(suspectClaimId, :claimId), suspectSince = if_not_exists(suspectSince, :now)' +
+        ' suspectClaimId = if_not_exists(suspectClaimId, :claimId), suspectSince = if_not_exists(suspectSince, :now), suspectUntil = :expiresAt' +
         (replaced.length > 0 ? ', #history = :history' : '') +
         ` ADD suspects :suspects${replaced.length > 0 ? ', retiring :replaced' : ''}`,
       values: {

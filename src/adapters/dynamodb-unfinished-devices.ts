@@ -1,20 +1,21 @@
 import { ConditionalCheckFailedException } from '@aws-sdk/client-dynamodb'
-import { type DynamoDBDocumentClient, QueryCommand, UpdateCommand } from '@aws-sdk/lib-dynamodb'
+import { DeleteCommand, type DynamoDBDocumentClient, GetCommand, PutCommand, QueryCommand, UpdateCommand } from '@aws-sdk/lib-dynamodb'
 import { CvmError } from '../errors.ts'
 import type { Turn } from '../vending/deferrals.ts'
 import { type Device, isAdopted, owesRecheck, waitsUntil } from '../vending/device.ts'
 import type { WriteResult } from '../vending/device-registry.ts'
-import type { Author, QuarantinePage, UnfinishedDevices } from '../vending/unfinished-devices.ts'
+import type { Author, OrphanSearch, QuarantinePage, UnfinishedDevices } from '../vending/unfinished-devices.ts'
 import { findOrFault } from '../vending/unreadable-device.ts'
 import { QUARANTINED, UNFINISHED } from './device-row.ts'
 import {
-  CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, DeviceRows, type OnQuarantined,
+  CERTIFICATE_IS_THE_ONE_SEEN, CLAIM_HAS_EXPIRED, DeviceRows, END_SUSPICION, type OnQuarantined,
   IS_ISSUED, IS_ISSUING, NO_CERTIFICATE, all, claimAsSeen, claimSeen, orUnavailable, renewalAsSeen, renewalSeen, story, unavailable
 } from './device-rows.ts'
 import { UNFINISHED_INDEX } from './device-table.ts'
 
 /** Rows of the table that are no devices have a character in their key that no serial number has. */
 const LEASE_PREFIX = '#lease/'
+const SEARCH_KEY = { serialNumber: '#search/orphans' } as const
 
 /** Keys that one list looks at: 64 KB of the index for a thousand. */
 const MOST_KEYS = 20_000
@@ -127,9 +128,32 @@ export class DynamoDbUnfinishedDevices implements UnfinishedDevices {
     return this.#rows.change({
       serialNumber,
       condition: all('suspectClaimId = :suspectClaimId', revision > 0 ? 'revision = :seen' : 'attribute_not_exists(revision)'),
-      update: 'REMOVE suspectClaimId, suspectSince, suspects',
+      update: `REMOVE ${END_SUSPICION}`,
       values: { ':suspectClaimId': suspicion?.claimId, ...(revision > 0 && { ':seen': revision }) }
     })
+  }
+
+  postpone ({ serialNumber, revision }: Device, until: number): Promise<WriteResult> {
+    return this.#rows.change({
+      serialNumber,
+      condition: all(revision > 0 ? 'revision = :seen' : 'attribute_not_exists(revision)', 'NOT #state IN (:issuing, :issued)'),
+      update: 'SET claimExpiresAt = :until',
+      values: { ':until': until, ':issuing': 'ISSUING', ':issued': 'ISSUED', ...(revision > 0 && { ':seen': revision }) }
+    })
+  }
+
+  async orphanSearch (): Promise<OrphanSearch | undefined> {
+    const { client, tableName } = this.#rows
+    const get = new GetCommand({ TableName: tableName, Key: SEARCH_KEY, ConsistentRead: true })
+    const { Item } = await orUnavailable(client.send(get))
+    return (Item as { search?: OrphanSearch } | undefined)?.search
+  }
+
+  async keepOrphanSearch (search: OrphanSearch | undefined): Promise<void> {
+    const { client, tableName } = this.#rows
+    await orUnavailable(search === undefined
+      ? client.send(new DeleteCommand({ TableName: tableName, Key: SEARCH_KEY }))
+      : client.send(new PutCommand({ TableName: tableName, Item: { ...SEARCH_KEY, search } })))
   }
 
   disposed (device: Device, certificateId: string, author: Author): Promise<WriteResult> {

@@ -125,9 +125,9 @@ export class IotControlPlane implements ControlPlane {
     }
   }
 
-  async listRecent (since: number, maxPages: number, signal: AbortSignal) {
+  async listRecent (since: number, maxPages: number, signal: AbortSignal, from?: string) {
     const certificates: ListedCertificate[] = []
-    let marker: string | undefined
+    let marker = from
     for (let page = 0; page < maxPages; page++) {
       const command = new ListCertificatesCommand({ pageSize: PAGE_SIZE, ascendingOrder: false, ...(marker && { marker }) })
       const answer = await failing(this.#settings.tending.send(command, { abortSignal: signal }))
@@ -139,7 +139,7 @@ export class IotControlPlane implements ControlPlane {
       marker = answer.nextMarker
       if (!marker) return { certificates, complete: true }
     }
-    return { certificates, complete: false }
+    return { certificates, complete: false, ...(marker && { marker }) }
   }
 
   async describe (certificateId: string, signal: AbortSignal): Promise<DescribedCertificate | undefined> {

@@ -77,6 +77,7 @@ const Row = Type.Partial(Type.Object({
   renewedAt: TIME,
   suspectClaimId: TEXT,
   suspectSince: TIME,
+  suspectUntil: TIME,
   suspects: SET,
   history: Type.Array(Type.Object({
     at: TIME,

@@ -14,6 +14,7 @@ const RECONCILED: Readonly<Partial<Record<ReconcileStep, AuditEvent>>> = {
   'dispose-retired': 'certificate-disposed',
   'delete-orphan': 'certificate-disposed',
   'report-drift': 'drift-found',
+  'search-orphans': 'orphans-searched',
   'undo-late-call': 'late-call-undone'
 }
 

@@ -26,6 +26,7 @@ export const AUDIT_EVENTS = {
   'shadow-changed': 'an operator, or an old client itself, set what is wanted of a device in its shadow',
   'shadow-refused': 'an old client was refused at `/shadow`; `code` says why, and the serial number is there where there is such a device',
   'device-reconciled': 'reconcile finished or undid what was left of a device; `step` says what',
+  'orphans-searched': 'reconcile could not look through all recent certificates in one run: `later` where the next run goes on, `done` where it was the last',
   'late-call-undone': 'AWS IoT carried out a call after an operator had disabled or enabled the device; reconcile set the certificate\'s status back by the registry',
   'certificate-disposed': 'reconcile deleted a certificate that was replaced or that nobody has',
   'drift-found': 'AWS IoT and the registry differ about a certificate',

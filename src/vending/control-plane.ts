@@ -96,8 +96,13 @@ export interface ControlPlane {
   /** DeleteCertificate of an INACTIVE certificate that nothing is attached to; one that is gone counts as deleted. */
   deleteUnbound (certificateId: string, signal: AbortSignal): Promise<void>
 
-  /** ListCertificates, newest first, back to `since` or for `maxPages` pages; `complete` tells which of the two ended it. */
-  listRecent (since: number, maxPages: number, signal: AbortSignal): Promise<{ certificates: ListedCertificate[], complete: boolean }>
+  /**
+   * ListCertificates, newest first, from `marker` on, back to `since` or for `maxPages` pages; `complete` tells which of the two ended it.
+   * A list that is not complete goes on at its `marker`, for as long as AWS IoT takes it; otherwise throws `aws-iot-refused`.
+   */
+  listRecent (
+    since: number, maxPages: number, signal: AbortSignal, marker?: string
+  ): Promise<{ certificates: ListedCertificate[], complete: boolean, marker?: string }>
 
   /** DescribeCertificate; undefined when AWS IoT has none of that id. */
   describe (certificateId: string, signal: AbortSignal): Promise<DescribedCertificate | undefined>

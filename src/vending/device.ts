@@ -30,6 +30,8 @@ export interface Suspicion {
   /** The first attempt that left it; whoever records under this claim knows that nothing is amiss. */
   claimId: string
   since: number
+  /** When the claim of the last attempt ends: no attempt asks AWS IoT after that. */
+  until: number
   /** The public keys asked for, by fingerprint; {@link GENERATED_KEY} for one that AWS IoT was to make. */
   keys: readonly string[]
 }
@@ -137,7 +139,7 @@ export interface Device {
   /** The token may not start a vend from then on; a vend that has begun may be finished. */
   tokenExpiresAt: number | undefined
   claim: Claim | undefined
-  /** When the last claim ends or ended; kept while anything is left to finish. */
+  /** When the last claim ends or ended, or when reconcile comes back to the device; kept while anything is left to finish. */
   lastClaimExpiresAt: number | undefined
   certificate: Certificate | undefined
   /** Ids of certificates that must be REVOKED in AWS IoT before a newer one may become ACTIVE. */

@@ -81,6 +81,8 @@ async function isAbandoned (key: OwnedKey, { isHeld }: Pick<KeyUse, 'isHeld'>, {
   if (key.isCompromised) return false
   const owner = await registry.find(key.serialNumber)
   if (!owner || owner.history[0]?.event !== 'registered' || owner.history.some(({ event }) => EVIDENCE.has(event))) return false
-  const isOver = (owner.lastClaimExpiresAt ?? 0) + CLOCK_SKEW_MS <= now()
+  // Once no claim is left, reconcile may have put the time off when it looks for orphans next.
+  const claimExpiresAt = Math.min(owner.lastClaimExpiresAt ?? 0, owner.suspicion?.until ?? Infinity)
+  const isOver = claimExpiresAt + CLOCK_SKEW_MS <= now()
   return isOver && owner.retiring.length === 0 && (isHeld === true || owner.suspicion === undefined)
 }

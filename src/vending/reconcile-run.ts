@@ -13,7 +13,7 @@ export const CLOCK_SKEW_MS = 2_000
 /** What reconcile does about a device or a certificate. */
 export const RECONCILE_STEPS = [
   'finish-operation', 'repair-certificate', 'undo-late-call', 'finish-issued', 'free-expired-claim', 'abandon-issued', 'mark-revoked',
-  'finish-renewal', 'abandon-renewal', 'activate-pending', 'dispose-retired', 'delete-orphan', 'report-drift', 'readmit-device'
+  'finish-renewal', 'abandon-renewal', 'activate-pending', 'dispose-retired', 'search-orphans', 'delete-orphan', 'report-drift', 'readmit-device'
 ] as const
 export type ReconcileStep = typeof RECONCILE_STEPS[number]
 

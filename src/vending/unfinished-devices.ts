@@ -14,6 +14,19 @@ export interface QuarantinePage {
   nextCursor?: string
 }
 
+/** A search for orphans that needs more than one run: AWS IoT's list, newest first, has been judged down to `marker`. */
+export interface OrphanSearch {
+  /** What AWS IoT has made since is not in the list. */
+  startedAt: number
+  /** How far back the search goes. */
+  since: number
+  /** The devices that it is for; what later ones left is looked for by the next search. */
+  serialNumbers: string[]
+  marker: string
+  /** Whether every certificate so far could be judged. */
+  isJudged: boolean
+}
+
 /**
  * The devices that somebody must finish, and the writes that finish them. The promises of `DeviceRegistry` hold here too: every write
  * applies only to the device as it was seen, so that a worker or an operator who came between wins.
@@ -51,6 +64,15 @@ export interface UnfinishedDevices {
 
   /** The search that the suspicion seen asked for is done; does not apply when the device has changed in any way since. */
   clearSuspicion (device: Device): Promise<WriteResult>
+
+  /** Lists the device again then and not before; does not apply when it has changed in any way since, or is being vended. */
+  postpone (device: Device, until: number): Promise<WriteResult>
+
+  /** The search for orphans that is under way. */
+  orphanSearch (): Promise<OrphanSearch | undefined>
+
+  /** Remembers how far a search has come, or that it is over. */
+  keepOrphanSearch (search: OrphanSearch | undefined): Promise<void>
 
   /** A certificate of `retiring` is gone from AWS IoT. */
   disposed (device: Device, certificateId: string, author: Author): Promise<WriteResult>

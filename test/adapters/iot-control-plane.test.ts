@@ -113,6 +113,19 @@ await t.test('the endpoint is asked for once, and again after a failure', async 
   t.equal(requests.length, 2)
 })
 
+await t.test('a list that its bound ends goes on at its marker, and says where AWS IoT does not take that any more', async t => {
+  const listed = (certificateId: string, seconds: number) => ({ certificateId, status: 'INACTIVE', creationDate: seconds })
+  const { plane, requests } = await scripted(t, [
+    { certificates: [listed('c', 30)], nextMarker: 'bWFya2Vy' }, { certificates: [listed('b', 20), listed('a', 9)], nextMarker: 'bW9yZQ==' },
+    [400, 'InvalidRequestException']
+  ])
+  const first = await plane.listRecent(10_000, 1, never)
+  t.match(first, { complete: false, marker: 'bWFya2Vy', certificates: [{ certificateId: 'c', createdAt: 30_000 }] })
+  t.match(await plane.listRecent(10_000, 1, never, first.marker), { complete: true, certificates: [{ certificateId: 'b' }] })
+  await t.rejects(plane.listRecent(10_000, 1, never, first.marker), code('aws-iot-refused'))
+  t.same(requests.map(url => new URL(url, 'http://iot').searchParams.get('marker')), [null, 'bWFya2Vy', 'bWFya2Vy'])
+})
+
 async function scripted (t: Test, answers: Answer[], callTimeoutMs = 250) {
   const script = [...answers]
   const requests: string[] = []

@@ -80,6 +80,35 @@ export async function unfinishedContract (t: Test, registry: DeviceRegistry, dev
     t.equal(must(await registry.release(fence(sure), true)).suspicion, undefined)
   })
 
+  await t.test('suspicion: lasts from the first attempt to the end of the last one\'s claim', async t => {
+    const { serialNumber } = await registered(registry)
+    t.match(must(await registry.claim(request(serialNumber))).suspicion, { since: NOW, until: NOW + 30_000 })
+    t.match(must(await registry.claim(request(serialNumber, { claimId: 'b', now: LATER }))).suspicion, { claimId: 'a', since: NOW, until: LATER + 30_000 })
+  })
+
+  await t.test('postpone: not listed until then, for the device as it was seen, and never while it is vended', async t => {
+    const { serialNumber } = await registered(registry)
+    const claimed = must(await registry.claim(request(serialNumber)))
+    t.notOk((await devices.postpone(claimed, LATER * 2)).applied, 'a claim is not made longer')
+    const freed = must(await devices.free(claimed, AUTHOR))
+    const postponed = must(await devices.postpone(freed, LATER + 10))
+    t.notOk(await isListed(postponed, LATER + 9))
+    t.ok(await isListed(postponed, LATER + 10))
+    t.notOk((await devices.postpone(freed, LATER + 20)).applied)
+    t.match(postponed.suspicion, { until: NOW + 30_000 })
+    const wish = { operation: 'disable', operationId: randomUUID(), actor: 'ada', reason: 'why' } as const
+    t.ok(await isListed(must(await registry.intend(postponed, wish, { expiresAt: LATER })), NOW), 'an operator\'s wish comes first')
+  })
+
+  await t.test('a search for orphans is remembered until it is over', async t => {
+    const search = { startedAt: NOW, since: NOW - 1, serialNumbers: ['sn-1'], marker: 'bWFya2Vy', isJudged: true }
+    await devices.keepOrphanSearch(search)
+    t.same(await devices.orphanSearch(), search)
+    await devices.keepOrphanSearch(undefined)
+    t.equal(await devices.orphanSearch(), undefined)
+    await devices.keepOrphanSearch(undefined)
+  })
+
   await t.test('record: not once the claim has expired', async t => {
     const { serialNumber } = await registered(registry)
     const claimed = must(await registry.claim(request(serialNumber)))

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { CvmError } from '../../src/errors.ts'
 import type { Operation } from '../fixtures/model-control-plane.ts'
-import { CLAIM_LIFETIME_MS, type Rig, SERIAL, makeRig } from '../fixtures/vend-rig.ts'
+import { CLAIM_LIFETIME_MS, LAST_LOOK_MS, type Rig, SERIAL, makeRig } from '../fixtures/vend-rig.ts'
 
 const AFTER = CLAIM_LIFETIME_MS + 2_001
 const story = async ({ registry }: Rig) => (await registry.find(SERIAL))?.history.map(({ event }) => event)
@@ -85,7 +85,7 @@ await t.test('whatever a crash cuts off is finished by the same request, or by r
         t.same(rig.controlPlane.active(), [rig.foreign[0].certificateId])
         rig.clock.now += AFTER
         await rig.reconcile()
-        rig.clock.now += AFTER
+        rig.clock.now += LAST_LOOK_MS
         await rig.reconcile()
         t.same(rig.controlPlane.active(), [rig.foreign[0].certificateId])
         t.match(await rig.registry.find(SERIAL), { state: 'ACTIVE', suspicion: undefined, lastClaimExpiresAt: undefined })

@@ -4,7 +4,7 @@ import { CvmError } from '../../src/errors.ts'
 import type { Product } from '../../src/vending/product.ts'
 import { Interleaver, randomFrom } from '../fixtures/interleaver.ts'
 import { isWhole, proofDay } from '../fixtures/proof-size.ts'
-import { CLAIM_LIFETIME_MS, type Rig, SERIAL, type UseCases, makeRig } from '../fixtures/vend-rig.ts'
+import { CLAIM_LIFETIME_MS, LAST_LOOK_MS, type Rig, SERIAL, type UseCases, makeRig } from '../fixtures/vend-rig.ts'
 
 const OTHER = 'sn-2'
 const AFTER = CLAIM_LIFETIME_MS + 5_000
@@ -131,7 +131,7 @@ await t.test('a key that was asked for by a device that never had a certificate 
   await t.rejects(certifiedFor(lost, 0, OTHER), IN_USE, 'not before reconcile has looked')
   for (let run = 0; run < 3; run++) {
     await lost.reconcile()
-    lost.clock.now += 2 * AFTER
+    lost.clock.now += LAST_LOOK_MS
   }
   t.equal((await certifiedFor(lost, 0, OTHER)).outcome, 'vended')
 })

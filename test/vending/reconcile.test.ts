@@ -1,10 +1,12 @@
 import t from 'tap'
 import { CvmError } from '../../src/errors.ts'
+import { LONGEST_CALL_MS } from '../../src/vending/control-plane.ts'
 import { tokenHasher } from '../../src/vending/registration-token.ts'
 import type { Operation } from '../fixtures/model-control-plane.ts'
-import { CLAIM_LIFETIME_MS, type Rig, SERIAL, makeRig } from '../fixtures/vend-rig.ts'
+import { CLAIM_LIFETIME_MS, LAST_LOOK_MS, type Rig, SERIAL, makeRig } from '../fixtures/vend-rig.ts'
 
 const AFTER = CLAIM_LIFETIME_MS + 2_001
+const AT_REST = { actions: [], backlog: 0, drift: 0, quarantined: 0, pendingSince: [], complete: true }
 const steps = (report: { actions: { step: string, outcome: string }[] }) => report.actions.map(({ step, outcome }) => `${step} ${outcome}`)
 
 /** A process that dies at a call: nothing after it happens, not even giving back the claim. */
@@ -22,7 +24,7 @@ await t.test('nothing to do: nothing is done, and little is asked', async t => {
   await rig.vend()
   rig.clock.now += AFTER
   const before = rig.controlPlane.calls.length
-  t.same(await rig.reconcile(), { actions: [], backlog: 0, drift: 0, quarantined: 0, pendingSince: [], complete: true })
+  t.same(await rig.reconcile(), AT_REST)
   t.same(rig.controlPlane.calls.slice(before), ['listRecent'])
 })
 
@@ -67,7 +69,13 @@ await t.test('an expired claim is freed, and what it may have made is found by i
   t.same(steps(await rig.reconcile()), ['free-expired-claim done', 'delete-orphan done'])
   t.equal(rig.controlPlane.statuses.size, 0)
   t.match(await rig.registry.find(SERIAL), { state: 'REGISTERED', suspicion: { since: Number } }, 'AWS IoT may yet finish what was given up')
-  rig.clock.now += AFTER
+  rig.clock.now += 2 * AFTER
+  t.same(await rig.reconcile(), AT_REST)
+  t.match(await rig.registry.find(SERIAL), { suspicion: { since: Number } })
+  const before = rig.controlPlane.calls.length
+  t.same(await rig.reconcile(), AT_REST)
+  t.same(rig.controlPlane.calls.slice(before), ['listRecent'], 'it is not looked for in between')
+  rig.clock.now += LAST_LOOK_MS
   await rig.reconcile()
   t.match(await rig.registry.find(SERIAL), { state: 'REGISTERED', suspicion: undefined })
   t.same((await rig.reconcile()).actions, [])
@@ -83,21 +91,26 @@ await t.test('an orphan is found also when the device has its certificate by the
     rig.clock.now += AFTER
     t.same(steps(await rig.reconcile()), ['delete-orphan done'], way)
     t.same([...rig.controlPlane.statuses], [[certificate.certificateId, 'ACTIVE']])
-    rig.clock.now += AFTER
+    rig.clock.now += LAST_LOOK_MS
     await rig.reconcile()
     t.match(await rig.registry.find(SERIAL), { state: 'ACTIVE', suspicion: undefined, lastClaimExpiresAt: undefined })
   }
 })
 
 await t.test('a certificate that AWS IoT made after its call was given up is found too', async t => {
-  const rig = await makeRig()
-  await dieAt(rig, 'vend', 'before', 'createCertificateFromCsr')
-  rig.clock.now += AFTER
-  await rig.reconcile()
-  await rig.controlPlane.createCertificateFromCsr(rig.csrs[0])
-  rig.clock.now += AFTER
-  t.same(steps(await rig.reconcile()), ['delete-orphan done'])
-  t.equal(rig.controlPlane.statuses.size, 0)
+  for (const [way, late] of [['vend', 1], ['vend', LONGEST_CALL_MS], ['vendKeys', LONGEST_CALL_MS]] as const) {
+    const operation = way === 'vend' ? 'createCertificateFromCsr' : 'createKeysAndCertificate'
+    const rig = await makeRig()
+    await dieAt(rig, way, 'before', operation)
+    rig.clock.now += AFTER
+    await rig.reconcile()
+    rig.clock.now += Math.max(1, late - AFTER)
+    await rig.reconcile()
+    await rig.controlPlane[operation](rig.csrs[0] as never)
+    rig.clock.now += late === 1 ? 2 * AFTER : LAST_LOOK_MS - late
+    t.same(steps(await rig.reconcile()), ['delete-orphan done'], `${way}, ${late} ms late`)
+    t.equal(rig.controlPlane.statuses.size, 0)
+  }
 })
 
 await t.test('certificates of others are left alone', async t => {
@@ -137,7 +150,7 @@ await t.test('a generated certificate too young to be judged is not forgotten', 
     rig.controlPlane.after = operation => { if (operation === 'describe' && ++looks === 2) rig.clock.now += passing }
     await rig.reconcile()
     t.ok(rig.controlPlane.statuses.has(orphan.certificateId), `${what}: too young`)
-    rig.clock.now += AFTER
+    rig.clock.now += 2 * AFTER
     await rig.reconcile()
     t.notOk(rig.controlPlane.statuses.has(orphan.certificateId), `${what}: found later`)
   }
@@ -287,7 +300,7 @@ await t.test('an attempt that begins while reconcile looks is not cleared with t
     await rig.reconcile()
     t.equal(rig.controlPlane.statuses.size, 2, 'the second attempt left one behind')
     for (let run = 0; run < 3; run++) {
-      rig.clock.now += AFTER
+      rig.clock.now += LAST_LOOK_MS
       await rig.reconcile()
     }
     t.same([...rig.controlPlane.statuses.values()], ['ACTIVE'], `it is found (${ends ? 'the attempt had ended' : 'its process died'})`)
@@ -312,4 +325,62 @@ await t.test('key pairs that several devices lost are all found, whoever was sus
     await rig.reconcile()
   }
   t.equal(rig.controlPlane.statuses.size, 0)
+})
+
+await t.test('a search that one run cannot finish goes on in the next, in any replica, and clears only those that it was for', async t => {
+  const rig = await makeRig()
+  await dieAt(rig, 'vend', 'after', 'createCertificateFromCsr')
+  const [orphan = ''] = rig.controlPlane.statuses.keys()
+  for (let n = 0; n < 7; n++) {
+    rig.clock.now++
+    await rig.controlPlane.createCertificateFromCsr(rig.csrs[3])
+  }
+  rig.clock.now += LAST_LOOK_MS
+  rig.controlPlane.pageSize = 1
+  rig.limits.maxPages = 3
+  t.match(await rig.reconcile(), { complete: false, actions: [{ step: 'free-expired-claim' }, { step: 'search-orphans', outcome: 'later' }] })
+  // Another device is suspected since, of whose certificate the search has passed the place by; and newer certificates come first.
+  await rig.register('sn-2')
+  rig.controlPlane.after = operation => { if (operation === 'createKeysAndCertificate') throw new CvmError('aws-iot-unavailable') }
+  await t.rejects(rig.vendKeys({ serialNumber: 'sn-2' }), { code: 'aws-iot-unavailable' })
+  rig.controlPlane.after = () => {}
+  rig.clock.now += 1
+  // Of one that began it, nothing is known: each rig's reconcile is a replica, and a process that starts knows the table alone.
+  const others = rig.through(port => port)
+  t.same(steps(await others.reconcile()), ['search-orphans later'])
+  t.ok(rig.controlPlane.statuses.has(orphan))
+  t.same(steps(await rig.reconcile()), ['delete-orphan done', 'search-orphans done'])
+  t.notOk(rig.controlPlane.statuses.has(orphan))
+  t.match(await rig.registry.find(SERIAL), { suspicion: undefined })
+  t.equal(await rig.registry.orphanSearch(), undefined)
+  t.match(await rig.registry.find('sn-2'), { suspicion: { keys: ['generated'] } }, 'the next search is for this one')
+  rig.clock.now += LAST_LOOK_MS
+  let runs = 0
+  while ((await rig.registry.find('sn-2'))?.suspicion && runs++ < 9) await rig.reconcile()
+  t.equal(runs, 1, 'which goes back no further than its own attempt')
+  t.equal(rig.controlPlane.statuses.size, 7)
+})
+
+await t.test('a search whose marker AWS IoT does not take any more begins anew', async t => {
+  const rig = await makeRig()
+  await dieAt(rig, 'vend', 'after', 'createCertificateFromCsr')
+  for (let n = 0; n < 3; n++) {
+    rig.clock.now++
+    await rig.controlPlane.createCertificateFromCsr(rig.csrs[3])
+  }
+  rig.clock.now += LAST_LOOK_MS
+  rig.controlPlane.pageSize = 1
+  rig.limits.maxPages = 2
+  t.match(await rig.reconcile(), { complete: false })
+  const { listRecent } = rig.controlPlane
+  rig.controlPlane.listRecent = async (since, pages, signal, marker) => {
+    if (marker !== undefined) throw new CvmError('aws-iot-refused')
+    return listRecent.call(rig.controlPlane, since, pages, signal)
+  }
+  t.same(steps(await rig.reconcile()), ['search-orphans later'])
+  t.equal(await rig.registry.orphanSearch(), undefined)
+  t.match(await rig.reconcile(), { complete: false })
+  rig.controlPlane.listRecent = listRecent
+  t.ok(steps(await rig.reconcile()).includes('search-orphans done'))
+  t.match(await rig.registry.find(SERIAL), { suspicion: undefined })
 })
