@@ -6,7 +6,15 @@ locals {
   certificates = "${local.iot_arn}:cert/*"
   secrets_key  = var.kms_key_arn == null ? [] : [var.kms_key_arn]
 
-  task_statements = [
+  # Registration events name certificates of own authorities.
+  has_authorities = var.permissions.authorities || var.secret_arns.jitr != null
+  has_migration   = var.permissions.migration || length(var.migration_table_arns) > 0
+  has_shadows     = var.permissions.shadows || lookup(var.settings, "LEGACY_CVM", "false") == "true"
+
+  # What is not used is not allowed: a statement that a variable turns on exists only then.
+  task_statements = [for each in local.possible_statements : { for name, value in each : name => value if name != "if" } if lookup(each, "if", true)]
+
+  possible_statements = [
     {
       # Single items and indexes: no batch, no deletion. A device's row is never deleted.
       Sid      = "Registry"
@@ -15,6 +23,7 @@ locals {
     },
     {
       # Only for taking over devices of earlier services (`cvm operator migrate`): all their rows must be found.
+      if       = local.has_migration
       Sid      = "Migration"
       Action   = ["dynamodb:Scan"]
       Resource = concat([aws_dynamodb_table.devices.arn], var.migration_table_arns)
@@ -42,12 +51,14 @@ locals {
     },
     {
       # Certificates of authorities; their ids are digests too.
+      if       = local.has_authorities
       Sid      = "Authorities"
       Action   = ["iot:DescribeCACertificate", "iot:UpdateCACertificate", "iot:DeleteCACertificate"]
       Resource = "${local.iot_arn}:cacert/*"
     },
     {
       # The destination of the rule for just-in-time registration, which AWS IoT gives its id.
+      if       = var.secret_arns.jitr != null
       Sid      = "RuleDestinations"
       Action   = ["iot:ConfirmTopicRuleDestination", "iot:UpdateTopicRuleDestination"]
       Resource = "${local.iot_arn}:ruledestination/http/*"
@@ -58,6 +69,7 @@ locals {
       Resource = local.things
     },
     {
+      if       = local.has_shadows
       Sid      = "Shadows"
       Action   = ["iot:GetThingShadow", "iot:UpdateThingShadow"]
       Resource = local.things
@@ -72,9 +84,16 @@ locals {
       # AWS knows no resource for these: what they make has no name yet, and lists are of the account.
       Sid = "NoResource"
       Action = [
-        "iot:CreateCertificateFromCsr", "iot:CreateKeysAndCertificate", "iot:DescribeEndpoint",
-        "iot:GetRegistrationCode", "iot:ListAttachedPolicies", "iot:ListCACertificates", "iot:ListCertificates",
-        "iot:ListCertificatesByCA", "iot:RegisterCACertificate", "iot:RegisterCertificate", "iot:RegisterCertificateWithoutCA",
+        "iot:CreateCertificateFromCsr", "iot:CreateKeysAndCertificate", "iot:DescribeEndpoint", "iot:ListAttachedPolicies", "iot:ListCertificates",
+      ]
+      Resource = "*"
+    },
+    {
+      if  = local.has_authorities
+      Sid = "AuthoritiesNoResource"
+      Action = [
+        "iot:GetRegistrationCode", "iot:ListCACertificates", "iot:ListCertificatesByCA", "iot:RegisterCACertificate", "iot:RegisterCertificate",
+        "iot:RegisterCertificateWithoutCA",
       ]
       Resource = "*"
     },

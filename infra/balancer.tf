@@ -22,22 +22,24 @@ resource "aws_lb" "this" {
 
   access_logs {
     bucket  = aws_s3_bucket.access_logs.bucket
-    enabled = true
+    enabled = var.access_log_days > 0
   }
 
   depends_on = [aws_s3_bucket_policy.access_logs]
 }
 
 resource "aws_lb_target_group" "this" {
-  name                 = var.name
+  # The protocol cannot change: another one is another target group, which is there before this one goes.
+  name                 = var.task_tls ? "${var.name}-tls" : var.name
   vpc_id               = local.vpc_id
   target_type          = "ip"
-  protocol             = "HTTP"
+  protocol             = var.task_tls ? "HTTPS" : "HTTP"
   port                 = local.service_port
   deregistration_delay = 60
 
   # Ready says whether this task can serve, whatever AWS IoT and DynamoDB do; it is not asked on the service's own port.
   health_check {
+    protocol            = "HTTP"
     port                = local.ops_port
     path                = "/readyz"
     matcher             = "200"
@@ -45,6 +47,10 @@ resource "aws_lb_target_group" "this" {
     timeout             = 5
     healthy_threshold   = 2
     unhealthy_threshold = 3
+  }
+
+  lifecycle {
+    create_before_destroy = true
   }
 }
 
@@ -62,11 +68,12 @@ resource "aws_lb_listener" "https" {
   }
 }
 
-# The service believes the client certificate that this header holds, and no client's certificate is asked for on this listener: whoever
-# sends the header here made it up.
+# The service believes the client certificate that this header holds. A client that sends the header itself made it up: the first listener asks
+# for no certificate, and whether the second one replaces a header of that name is not documented by AWS and was not verified. Rules see the
+# request as the client sent it.
 resource "aws_lb_listener_rule" "no_client_certificate" {
-  count        = var.mtls_port == null ? 0 : 1
-  listener_arn = aws_lb_listener.https.arn
+  for_each     = var.mtls_port == null ? {} : { https = aws_lb_listener.https.arn, mtls = aws_lb_listener.mtls[0].arn }
+  listener_arn = each.value
   priority     = 1
 
   condition {
@@ -153,7 +160,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "access_logs" {
     filter {}
 
     expiration {
-      days = var.access_log_days
+      days = max(var.access_log_days, 1)
     }
 
     abort_incomplete_multipart_upload {

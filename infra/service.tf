@@ -13,6 +13,7 @@ locals {
     OPS_PORT            = tostring(local.ops_port)
     TRUST_PROXY_CIDRS   = join(",", local.balancer_cidrs)
     ALB_MTLS            = var.mtls_port == null ? "off" : "passthrough"
+    TLS_SELF_SIGNED     = tostring(var.task_tls)
     DEVICE_TABLE        = aws_dynamodb_table.devices.name
     RATE_LIMIT_STORE    = "dynamodb"
     RATE_LIMIT_TABLE    = aws_dynamodb_table.rate_limits.name
@@ -33,7 +34,7 @@ locals {
   managed_settings = toset([
     "NODE_ENV", "AWS_REGION", "PORT", "OPS_PORT", "HOST", "TRUST_PROXY_CIDRS", "ALB_MTLS", "DEVICE_TABLE", "RATE_LIMIT_STORE", "RATE_LIMIT_TABLE",
     "IOT_POLICY_NAME", "SHUTDOWN_TIMEOUT_MS", "DRAIN_DELAY_MS", "TOKEN_PEPPER", "API_KEYS", "JITR_SECRET", "AWS_ACCOUNT_ID", "CVM_LOCAL", "CREATE_TABLES",
-    "TLS_CERT_FILE", "TLS_KEY_FILE",
+    "TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_SELF_SIGNED",
   ])
 }
 

@@ -208,14 +208,25 @@ variable "waf_requests_per_5_minutes" {
 }
 
 variable "access_log_days" {
-  description = "How many days the load balancer's access logs are kept."
+  description = "How many days the load balancer's access logs are kept; 0: it writes none. Not together with LEGACY_CVM, whose clients send their token in the query string, which access logs hold."
   type        = number
   default     = 90
 
   validation {
-    condition     = var.access_log_days >= 1
-    error_message = "access_log_days must be 1 or more."
+    condition     = var.access_log_days >= 0
+    error_message = "access_log_days must be 0 or more."
   }
+
+  validation {
+    condition     = var.access_log_days == 0 || lookup(var.settings, "LEGACY_CVM", "false") != "true"
+    error_message = "LEGACY_CVM needs access_log_days = 0: its clients send their token in the query string, and access logs would keep it."
+  }
+}
+
+variable "task_tls" {
+  description = "Whether the load balancer speaks TLS with the tasks, too (TLS_SELF_SIGNED): each task makes a certificate of its own, which load balancers do not check."
+  type        = bool
+  default     = false
 }
 
 # The service.
@@ -358,6 +369,16 @@ variable "deletion_protection" {
 }
 
 # AWS IoT.
+
+variable "permissions" {
+  description = "What the service may do beside vending, where it is used. authorities: own CAs and their certificates (also on with secret_arns.jitr). migration: reading all rows of the registry for `cvm operator migrate` (also on with migration_table_arns). shadows: reading and writing things' shadows (also on with LEGACY_CVM)."
+  type = object({
+    authorities = optional(bool, false)
+    migration   = optional(bool, false)
+    shadows     = optional(bool, false)
+  })
+  default = {}
+}
 
 variable "device_policy_name" {
   description = "Name of the AWS IoT policy that certificates get (IOT_POLICY_NAME)."

@@ -69,6 +69,8 @@ export function readConfig (
       'TOKEN_PEPPER must be the base64 of at least 32 random bytes, such as `openssl rand -base64 32` prints')
   }
   expect(Boolean(settings.TLS_CERT_FILE) === Boolean(settings.TLS_KEY_FILE), 'TLS_CERT_FILE and TLS_KEY_FILE must be set together')
+  expect(!(settings.TLS_SELF_SIGNED && settings.TLS_CERT_FILE), 'TLS_SELF_SIGNED must not be true where TLS_CERT_FILE names a certificate')
+  expect(!(settings.TLS_SELF_SIGNED && local), 'TLS_SELF_SIGNED must not be true in local mode, which has a certificate of its own authority')
   for (const name of ['TLS_CERT_FILE', 'TLS_KEY_FILE', 'ROOT_CA_FILE', 'PRODUCTS_FILE'] as const) {
     expect(!settings[name] || isReadable(settings[name]), `${name} must name a file that can be read`)
   }

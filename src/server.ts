@@ -18,7 +18,7 @@ async function main (): Promise<void> {
   const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
 
   const local = config.CVM_LOCAL ? await (await import('./local-mode.ts')).startLocalMode(config, log) : undefined
-  const surroundings: Surroundings = { log, version, ...tlsFiles(config), ...local?.surroundings }
+  const surroundings: Surroundings = { log, version, ...await tlsOf(config), ...local?.surroundings }
   const app = await buildApp({ ...config, ...local?.settings }, surroundings)
   closeOnSignals(app, config, local)
 
@@ -54,7 +54,8 @@ async function listen (server: FastifyInstance, host: string, port: number, sett
   }
 }
 
-function tlsFiles ({ TLS_CERT_FILE, TLS_KEY_FILE }: Config): Pick<Surroundings, 'tls'> {
+async function tlsOf ({ TLS_CERT_FILE, TLS_KEY_FILE, TLS_SELF_SIGNED }: Config): Promise<Pick<Surroundings, 'tls'>> {
+  if (TLS_SELF_SIGNED) return { tls: await (await import('./x509/self-signed.ts')).makeServerCertificate(Date.now()) }
   return TLS_CERT_FILE ? { tls: { cert: readFileSync(TLS_CERT_FILE, 'utf8'), key: readFileSync(TLS_KEY_FILE, 'utf8') } } : {}
 }
 

@@ -24,6 +24,7 @@ export const SETTINGS = Type.Object({
   LOG_LEVEL: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], { default: 'info', description: 'least level that is logged; security events are at any but `silent`' }),
   TLS_CERT_FILE: text('', 'certificate chain (PEM) when TLS ends here; with `TLS_KEY_FILE`'),
   TLS_KEY_FILE: text('', 'private key (PEM) when TLS ends here; with `TLS_CERT_FILE`'),
+  TLS_SELF_SIGNED: Type.Boolean({ default: false, description: 'TLS with a key and certificate that the process makes for itself, for a load balancer that speaks TLS with it and does not check certificates' }),
   TRUST_PROXY_CIDRS: text('', 'networks of the load balancer, comma-separated; whose `X-Forwarded-For` is believed'),
   ALB_MTLS: Type.Enum(['off', 'passthrough'], { default: 'off', description: 'where TLS client certificates (EST) come from: the TLS that ends here, or the load balancer in passthrough mode, by its header; with `TRUST_PROXY_CIDRS`' }),
   AWS_REGION: text('us-east-1', 'region of AWS IoT and DynamoDB'),

@@ -113,6 +113,10 @@ await t.test('rules between settings', async t => {
   isFaulty(t, { TLS_CERT_FILE: file }, /^TLS_CERT_FILE and TLS_KEY_FILE must be set together/)
   isFaulty(t, { TLS_KEY_FILE: file }, /^TLS_CERT_FILE and TLS_KEY_FILE must be set together/)
   isFaulty(t, { TLS_CERT_FILE: join(dir, 'nope'), TLS_KEY_FILE: file }, /^TLS_CERT_FILE must name a file that can be read/)
+  const pepper = { CVM_LOCAL: 'false', TOKEN_PEPPER: Buffer.alloc(32).toString('base64') }
+  isFaulty(t, { TLS_SELF_SIGNED: 'true', ...pepper })
+  isFaulty(t, { TLS_SELF_SIGNED: 'true', ...pepper, TLS_CERT_FILE: cert, TLS_KEY_FILE: key }, /^TLS_SELF_SIGNED must not be true where TLS_CERT_FILE names/)
+  isFaulty(t, { TLS_SELF_SIGNED: 'true' }, /^TLS_SELF_SIGNED must not be true in local mode/)
   isFaulty(t, { ROOT_CA_FILE: dir }, /^ROOT_CA_FILE must name a file/)
   for (const CRL_DIR of [file, join(dir, 'nope')]) isFaulty(t, { CRL_DIR }, /^CRL_DIR must name a folder/)
   isFaulty(t, { CRL_DIR: dir })

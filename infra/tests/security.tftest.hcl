@@ -196,11 +196,19 @@ run "required_variables_alone" {
 
   assert {
     condition = toset(flatten([for statement in jsondecode(aws_iam_role_policy.task.policy).Statement : statement.Action if contains(flatten([statement.Resource]), "*")])) == toset([
-      "iot:CreateCertificateFromCsr", "iot:CreateKeysAndCertificate", "iot:DescribeEndpoint", "iot:GetRegistrationCode", "iot:ListAttachedPolicies",
-      "iot:ListCACertificates", "iot:ListCertificates", "iot:ListCertificatesByCA", "iot:RegisterCACertificate",
-      "iot:RegisterCertificate", "iot:RegisterCertificateWithoutCA",
+      "iot:CreateCertificateFromCsr", "iot:CreateKeysAndCertificate", "iot:DescribeEndpoint", "iot:ListAttachedPolicies", "iot:ListCertificates",
     ])
     error_message = "Only actions for which AWS knows no resource are allowed on all."
+  }
+
+  assert {
+    condition     = !can(regex("Scan|CACertificate|CertificatesByCA|RegistrationCode|RegisterCertificate|RuleDestination|Shadow", aws_iam_role_policy.task.policy))
+    error_message = "Authorities, migration, JITR and shadows are not allowed unless they are used."
+  }
+
+  assert {
+    condition     = aws_lb_target_group.this.protocol == "HTTP" && aws_lb_target_group.this.health_check[0].protocol == "HTTP"
+    error_message = "The load balancer speaks HTTP with the tasks unless task_tls is set."
   }
 
   assert {
@@ -285,6 +293,8 @@ run "everything" {
       jitr         = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:cvm/jitr-AbCdEf"
     }
     settings                      = { LOG_LEVEL = "warn" }
+    permissions                   = { authorities = true, migration = true, shadows = true }
+    task_tls                      = true
     thing_name_prefix             = "sensor-"
     prometheus_security_group_ids = ["sg-0123456789abcdef0"]
     alarm_topic_arns              = ["arn:aws:sns:eu-central-1:111122223333:on-call"]
@@ -297,8 +307,15 @@ run "everything" {
   }
 
   assert {
-    condition     = one(one(aws_lb_listener_rule.no_client_certificate[0].condition).http_header).http_header_name == "X-Amzn-Mtls-Clientcert" && aws_lb_listener_rule.no_client_certificate[0].listener_arn == aws_lb_listener.https.arn && aws_lb_listener_rule.no_client_certificate[0].action[0].type == "fixed-response"
-    error_message = "Where no certificate is asked for, nobody can claim one."
+    condition = alltrue([for name, listener in { https = aws_lb_listener.https, mtls = aws_lb_listener.mtls[0] } :
+      one(one(aws_lb_listener_rule.no_client_certificate[name].condition).http_header).http_header_name == "X-Amzn-Mtls-Clientcert" &&
+    aws_lb_listener_rule.no_client_certificate[name].listener_arn == listener.arn && aws_lb_listener_rule.no_client_certificate[name].action[0].type == "fixed-response"])
+    error_message = "On no listener can a client claim a certificate by the header."
+  }
+
+  assert {
+    condition     = aws_lb_target_group.this.protocol == "HTTPS" && aws_lb_target_group.this.health_check[0].protocol == "HTTP" && { for each in jsondecode(aws_ecs_task_definition.this.container_definitions)[0].environment : each.name => each.value }["TLS_SELF_SIGNED"] == "true"
+    error_message = "The load balancer speaks TLS with the tasks, and asks for their health as before."
   }
 
   assert {
@@ -390,5 +407,37 @@ run "vpc_of_ones_own" {
   assert {
     condition     = !strcontains(aws_iam_role_policy.execution.policy, "ecr:")
     error_message = "ECS has no permissions for ECR when the image is elsewhere."
+  }
+}
+
+run "legacy_clients" {
+  command = plan
+
+  variables {
+    settings        = { LEGACY_CVM = "true" }
+    access_log_days = 0
+  }
+
+  assert {
+    condition     = !aws_lb.this.access_logs[0].enabled
+    error_message = "No access log holds the query strings with tokens."
+  }
+
+  assert {
+    condition     = strcontains(aws_iam_role_policy.task.policy, "UpdateThingShadow") && !strcontains(aws_iam_role_policy.task.policy, "CACertificate")
+    error_message = "Earlier clients write shadows; nothing else is allowed with them."
+  }
+}
+
+run "one_permission_each" {
+  command = plan
+
+  variables {
+    migration_table_arns = ["arn:aws:dynamodb:eu-central-1:111122223333:table/earlier"]
+  }
+
+  assert {
+    condition     = strcontains(aws_iam_role_policy.task.policy, "dynamodb:Scan") && !can(regex("CACertificate|RuleDestination|Shadow", aws_iam_role_policy.task.policy))
+    error_message = "A table to migrate from allows reading it, and nothing else."
   }
 }

@@ -29,7 +29,6 @@ run "refused" {
     prometheus_security_group_ids = ["0.0.0.0/0"]
     mtls_port                     = 443
     waf_requests_per_5_minutes    = 99
-    access_log_days               = 0
     cpu_architecture              = "arm64"
     cpu                           = 1000
     min_tasks                     = 0
@@ -47,7 +46,7 @@ run "refused" {
 
   expect_failures = [
     var.image, var.certificate_arn, var.name, var.region, var.hostname, var.vpc, var.vpc_cidr, var.zones, var.nat_gateways,
-    var.ingress_cidrs, var.egress_ports, var.prometheus_security_group_ids, var.mtls_port, var.waf_requests_per_5_minutes, var.access_log_days,
+    var.ingress_cidrs, var.egress_ports, var.prometheus_security_group_ids, var.mtls_port, var.waf_requests_per_5_minutes,
     var.cpu_architecture, var.cpu, var.min_tasks, var.shutdown_timeout_ms, var.settings, var.log_retention_days,
     var.table_names, var.kms_key_arn, var.restore_days, var.device_policy_name, var.device_topics, var.thing_name_prefix, var.alarm_topic_arns,
   ]
@@ -86,7 +85,19 @@ run "refused_where_it_is_internal" {
     vpc      = { id = "vpc-1", public_subnet_ids = ["subnet-1", "subnet-2"], private_subnet_ids = ["subnet-3", "subnet-4"] }
     cpu      = 256
     memory   = 4096
+
+    access_log_days = -1
   }
 
-  expect_failures = [var.secret_arns, var.vpc, var.memory]
+  expect_failures = [var.secret_arns, var.vpc, var.memory, var.access_log_days]
+}
+
+run "refused_for_legacy_clients" {
+  command = plan
+
+  variables {
+    settings = { LEGACY_CVM = "true" }
+  }
+
+  expect_failures = [var.access_log_days]
 }
