@@ -12,6 +12,7 @@ import { DynamoDbAuthoritySettings } from './adapters/dynamodb-authority-setting
 import { DynamoDbAdoptions } from './adapters/dynamodb-adoptions.ts'
 import { DynamoDbCertificateHolds } from './adapters/dynamodb-certificate-holds.ts'
 import { DynamoDbDeviceCatalog } from './adapters/dynamodb-device-catalog.ts'
+import { DynamoDbDriftFindings } from './adapters/dynamodb-drift-findings.ts'
 import { DynamoDbDeviceRegistry } from './adapters/dynamodb-device-registry.ts'
 import { dynamoDbRateStore, ensureRateLimitTable } from './adapters/dynamodb-rate-store.ts'
 import { DynamoDbKeyOwners } from './adapters/dynamodb-key-owners.ts'
@@ -31,6 +32,7 @@ import { authenticate } from './plugins/authenticate.ts'
 import { callerGone } from './plugins/caller-gone.ts'
 import { clientCertificate } from './plugins/client-certificate.ts'
 import { canonicalHeaders } from './plugins/canonical-headers.ts'
+import { driftSweeper } from './plugins/drift-sweeper.ts'
 import { drain } from './plugins/drain.ts'
 import { answerUnreadable, errorFacts, errorHandler, sendFrameworkError } from './plugins/error-handler.ts'
 import { forwardedPorts } from './plugins/forwarded-ports.ts'
@@ -47,6 +49,7 @@ import { authorityRoutes } from './routes/authorities.ts'
 import { batchRoutes } from './routes/batches.ts'
 import { catalogRoutes } from './routes/catalog.ts'
 import { deviceRoutes } from './routes/devices.ts'
+import { driftRoutes } from './routes/drift.ts'
 import { estRoutes } from './routes/est.ts'
 import { legacyCvmRoutes } from './routes/legacy-cvm.ts'
 import { migrationRoutes } from './routes/migration.ts'
@@ -129,6 +132,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const catalog = new DynamoDbDeviceCatalog(documents, config.DEVICE_TABLE, [...products.keys()], onQuarantined)
   const adoptions = new DynamoDbAdoptions(documents, config.DEVICE_TABLE, onQuarantined)
   const certificateHolds = new DynamoDbCertificateHolds(documents, config.DEVICE_TABLE)
+  const findings = new DynamoDbDriftFindings(documents, config.DEVICE_TABLE)
   const keyOwners = new DynamoDbKeyOwners(documents, config.DEVICE_TABLE)
   const iot = { endpoint: config.IOT_ENDPOINT || undefined }
   const { release: releaseIot, accountEndpoint, ...controlPlanes } = pacedControlPlanes(aws, iot, {
@@ -145,7 +149,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const { audit, isAudited } = auditLog(log)
   const authoritySettings = new DynamoDbAuthoritySettings(documents, config.DEVICE_TABLE)
   const crlSource = new CrlFilesAndUrls({ dir: config.CRL_DIR, timeoutMs: config.CRL_TIMEOUT_MS, maxBytes: config.CRL_MAX_BYTES })
-  const stored = { registry, renewals, devices, oldDevices, catalog, adoptions, certificateHolds, keyOwners, authoritySettings }
+  const stored = { registry, renewals, devices, oldDevices, catalog, adoptions, certificateHolds, keyOwners, findings, authoritySettings }
   const ports = { ...stored, crlSource, shadows: new IotDataPlane(iotData), ...controlPlanes }
   const useCases = observedUseCases({ config, log, audit, metrics, ...ports, hashToken, products })
 
@@ -182,6 +186,9 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   if (config.API_DOCS) await service.register(apiDocs, { version })
   await service.register(reconciler, { intervalMs: config.RECONCILE_INTERVAL_MS, devices, reconcile: useCases.reconcile, log })
 
+  metrics.driftInterval.set(config.DRIFT_SWEEP_INTERVAL_MS / 1000)
+  await service.register(driftSweeper, { intervalMs: config.DRIFT_SWEEP_INTERVAL_MS, devices, ...useCases.drift, log })
+
   const { forDevices } = controlPlanes
   const vended = {
     connection: async () => ({ endpoint: await forDevices.endpoint(), rootCaPem }),
@@ -203,11 +210,12 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     ...vended, open: useCases.openBatch, atOnce: config.BATCH_AT_ONCE, onLine: status => metrics.batchLines.inc({ status })
   })
   await service.register(registrationRoutes, { register: useCases.register })
-  await service.register(deviceRoutes, { registry, operate: useCases.operate })
+  await service.register(deviceRoutes, { registry, findings, operate: useCases.operate })
+  await service.register(driftRoutes, { findings, accept: useCases.drift.accept })
   await service.register(shadowRoutes, useCases.shadows)
   await service.register(catalogRoutes, { catalog, devices })
   await service.register(authorityRoutes, useCases.authorities)
-  await service.register(reconcileRoutes, { reconcile: useCases.reconcile })
+  await service.register(reconcileRoutes, { reconcile: useCases.reconcile, sweepNow: useCases.drift.sweepNow })
   if (config.JITR_SECRET) {
     const { activate, confirmDestination } = useCases
     const from = { secret: config.JITR_SECRET, accountId: config.AWS_ACCOUNT_ID, region: config.AWS_REGION }

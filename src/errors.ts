@@ -33,6 +33,7 @@ const TABLE = {
   'device-not-found': entry(404, 'There is no device with this serial number', 'Check the serial number.'),
   'certificate-not-found': entry(404, 'No device has this certificate', 'Check the id; a certificate that was replaced is not found.'),
   'authority-not-found': entry(404, 'There is no authority with this id', 'Check the id: SHA-256 of the DER of the CA certificate, in hex.'),
+  'drift-not-found': entry(404, 'AWS IoT and the registry do not differ about this device', 'Look at the device; the difference may have ended.'),
   'shadow-not-found': entry(404, 'The device has no such shadow', 'Check `name`; a shadow is there once the device or an operator has written to it.'),
   'not-found': entry(404, 'There is nothing at this address', 'Check method and path.'),
   'method-not-allowed': entry(405, 'The method is not allowed here', 'Use a method named in the `Allow` header.'),

@@ -4,7 +4,7 @@ import { Value } from 'typebox/value'
 import { type Config, ConfigError } from './config.ts'
 import { DEFAULT_PRODUCT } from './vending/device.ts'
 import { ATTRIBUTE_TYPES } from './x509/names.ts'
-import { EST_BASE64, KEY_REUSE, KEY_TYPES, type Product, type Products, SERIAL_NUMBER_HERE, SUBJECT_RULES } from './vending/product.ts'
+import { EST_BASE64, KEY_REUSE, KEY_TYPES, type Product, type Products, REPAIR_MODES, SERIAL_NUMBER_HERE, SUBJECT_RULES } from './vending/product.ts'
 
 const NAME = '[a-zA-Z0-9:_-]'
 const NAMED = { pattern: `^${NAME}{1,128}$` }
@@ -65,6 +65,10 @@ export const PRODUCT = Type.Object({
     description: 'how EST answers write base64: in lines of 64, or in one line for clients that read no line ends (strongSwan 5.9)',
     allowed: `one of ${EST_BASE64.join(', ')}`
   })),
+  repair: Type.Optional(Type.Enum([...REPAIR_MODES], {
+    description: 'what is done where the registry and AWS IoT differ about one of its devices: only reported, or repaired in the registry or in AWS IoT where that is safe',
+    allowed: `one of ${REPAIR_MODES.join(', ')}`
+  })),
   lineRegistration: Type.Optional(Type.Boolean({ description: 'whether a batch may register its devices as it vends them', allowed: 'true or false' }))
 })
 
@@ -88,6 +92,7 @@ export const INITIAL: Omit<Product, 'name' | keyof typeof FROM_ENVIRONMENT> = {
   renewExpiredForMs: 0,
   generatedKeys: true,
   estBase64: 'lines',
+  repair: 'report',
   lineRegistration: false
 }
 

@@ -68,6 +68,9 @@ export const SETTINGS = Type.Object({
   RECONCILE_INTERVAL_MS: timer(30_000, 'time between two runs of reconcile, in all replicas together'),
   RECONCILE_BATCH: Type.Integer({ minimum: 1, maximum: 1_000, default: 200, description: 'most unfinished devices in one run' }),
   RECONCILE_MAX_PAGES: positive(40, 'most pages of AWS IoT\'s list of certificates (250 each) in one run'),
+  DRIFT_SWEEP_INTERVAL_MS: Type.Integer({
+    minimum: 0, maximum: 31 * 24 * 3_600_000, default: 24 * 3_600_000, description: 'time in which each certificate is compared with AWS IoT at least once; 0: never'
+  }),
   RATE_LIMIT_ADDRESS_MAX: positive(600, 'requests per address and window'),
   RATE_LIMIT_SERIAL_MAX: positive(10, 'vend requests per serial number and window'),
   RATE_LIMIT_WINDOW_MS: positive(60_000, 'the window of both limits'),

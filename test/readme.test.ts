@@ -11,6 +11,7 @@ import { AUDIT_EVENTS } from '../src/vending/audit.ts'
 import { CANDIDATE_REFUSALS } from '../src/vending/activation-candidate.ts'
 import { AUTHORITY_REFUSALS } from '../src/vending/authority-rules.ts'
 import { FOREIGN_REFUSALS } from '../src/vending/foreign-certificate.ts'
+import { REMEDIES, REPAIRS } from '../src/vending/drift-repair.ts'
 import { MIGRATION_NOTES } from '../src/vending/migrate.ts'
 import type { Result } from './bench/harness.ts'
 import { HEAD, rowOf } from './bench/rows.ts'
@@ -48,6 +49,9 @@ const tables: Record<string, string> = {
   'device-policy': `\`\`\`json\n${JSON.stringify(devicePolicy('arn:aws:iot:REGION:ACCOUNT'), null, 2)}\n\`\`\``,
   bench: table(HEAD, Object.values(benched()).flat().map(rowOf)),
   access: table(['method', 'route', 'who'], await accessRows()),
+  repairs: table(['finding', 'the device is', 'its certificate is', '`registry`', '`aws`'], REPAIRS.map(({ kind, states, statuses, registry, aws }) => [
+    `\`${kind}\``, states?.join(' or ') ?? 'any', statuses?.join(' or ') ?? '', registry ? REMEDIES[registry] : '', aws ? REMEDIES[aws] : ''
+  ])),
   infrastructure: table(['variable', 'default', 'meaning'], variableRows()),
   audit: table(['event', 'says'], Object.entries(AUDIT_EVENTS).map(([event, meaning]) => [`\`${event}\``, meaning])),
   metrics: table(['metric', 'type', 'labels', 'what it says'], (await ownMetrics()).map(({ name, type, labels, help }) =>

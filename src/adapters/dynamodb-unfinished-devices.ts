@@ -1,6 +1,5 @@
 import { ConditionalCheckFailedException } from '@aws-sdk/client-dynamodb'
 import { DeleteCommand, type DynamoDBDocumentClient, GetCommand, PutCommand, QueryCommand, UpdateCommand } from '@aws-sdk/lib-dynamodb'
-import { CvmError } from '../errors.ts'
 import type { Turn } from '../vending/deferrals.ts'
 import { type Device, isAdopted, owesRecheck, waitsUntil } from '../vending/device.ts'
 import type { WriteResult } from '../vending/device-registry.ts'
@@ -12,6 +11,7 @@ import {
   IS_ISSUED, IS_ISSUING, NO_CERTIFICATE, all, claimAsSeen, claimSeen, orUnavailable, renewalAsSeen, renewalSeen, story, unavailable
 } from './device-rows.ts'
 import { UNFINISHED_INDEX } from './device-table.ts'
+import { cursorOf, keyIn } from './index-cursor.ts'
 
 /** Rows of the table that are no devices have a character in their key that no serial number has. */
 const LEASE_PREFIX = '#lease/'
@@ -42,7 +42,7 @@ export class DynamoDbUnfinishedDevices implements UnfinishedDevices {
       KeyConditionExpression: 'unfinished = :quarantined',
       ExpressionAttributeValues: { ':quarantined': QUARANTINED },
       Limit: limit,
-      ...(cursor !== undefined && { ExclusiveStartKey: keyIn(cursor) })
+      ...(cursor !== undefined && { ExclusiveStartKey: keyIn(cursor, QUARANTINED) })
     })))
     const found = await Promise.all(Items.map(({ serialNumber }) => findOrFault(this.#rows, serialNumber as string)))
     return {
@@ -232,19 +232,4 @@ export class DynamoDbUnfinishedDevices implements UnfinishedDevices {
       ExpressionAttributeValues: { ':unfinished': UNFINISHED, ':now': now }
     }
   }
-}
-
-/** An opaque cursor: it tells its bearer nothing but a place in a list. */
-function cursorOf ({ claimExpiresAt, serialNumber }: Record<string, unknown>): string {
-  return Buffer.from(JSON.stringify([claimExpiresAt, serialNumber])).toString('base64url')
-}
-
-function keyIn (cursor: string): Record<string, unknown> {
-  try {
-    const [claimExpiresAt, serialNumber, ...rest] = JSON.parse(Buffer.from(cursor, 'base64url').toString()) as unknown[]
-    if (typeof claimExpiresAt === 'number' && typeof serialNumber === 'string' && rest.length === 0) {
-      return { unfinished: QUARANTINED, claimExpiresAt, serialNumber }
-    }
-  } catch {}
-  throw new CvmError('invalid-request', { detail: 'the cursor is not of this list' })
 }

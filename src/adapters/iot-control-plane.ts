@@ -1,5 +1,5 @@
 import {
-  AddThingToThingGroupCommand, AttachPolicyCommand, AttachThingPrincipalCommand, CreateCertificateFromCsrCommand,
+  AddThingToThingGroupCommand, AttachPolicyCommand, AttachThingPrincipalCommand, type Certificate, CreateCertificateFromCsrCommand,
   CreateKeysAndCertificateCommand, CreateThingCommand, DeleteCertificateCommand, DescribeCertificateCommand, DescribeEndpointCommand,
   DetachPolicyCommand, DetachThingPrincipalCommand, type IoTClient, ListCertificatesCommand, RegisterCertificateCommand,
   RegisterCertificateWithoutCACommand, UpdateCertificateCommand,
@@ -7,8 +7,8 @@ import {
 } from '@aws-sdk/client-iot'
 import { CvmError } from '../errors.ts'
 import {
-  CertificateStateConflict, type ControlPlane, type DescribedCertificate, type IssuedCertificate, type KeyPair, type ListedCertificate,
-  type RegisteredCertificate, type Thing, isIssuedByAws
+  type CertificatePage, CertificateStateConflict, type ControlPlane, type DescribedCertificate, isIssuedByAws, type IssuedCertificate,
+  type KeyPair, type ListedCertificate, type RegisteredCertificate, type Thing
 } from '../vending/control-plane.ts'
 import { RETRY_AFTER_MS, failing, failureOf, nameOf } from './iot-failures.ts'
 
@@ -131,15 +131,20 @@ export class IotControlPlane implements ControlPlane {
     for (let page = 0; page < maxPages; page++) {
       const command = new ListCertificatesCommand({ pageSize: PAGE_SIZE, ascendingOrder: false, ...(marker && { marker }) })
       const answer = await failing(this.#settings.tending.send(command, { abortSignal: signal }))
-      for (const { certificateId = '', status = '', creationDate } of answer.certificates ?? []) {
-        const createdAt = creationDate?.getTime() ?? 0
-        if (createdAt < since) return { certificates, complete: true }
-        certificates.push({ certificateId, status, createdAt })
+      for (const certificate of (answer.certificates ?? []).map(listedOf)) {
+        if (certificate.createdAt < since) return { certificates, complete: true }
+        certificates.push(certificate)
       }
       marker = answer.nextMarker
       if (!marker) return { certificates, complete: true }
     }
     return { certificates, complete: false, ...(marker && { marker }) }
+  }
+
+  async listPage (marker: string | undefined, signal: AbortSignal): Promise<CertificatePage> {
+    const command = new ListCertificatesCommand({ pageSize: PAGE_SIZE, ascendingOrder: true, ...(marker && { marker }) })
+    const { certificates = [], nextMarker } = await failing(this.#settings.tending.send(command, { abortSignal: signal }))
+    return { certificates: certificates.map(listedOf), ...(nextMarker && { marker: nextMarker }) }
   }
 
   async describe (certificateId: string, signal: AbortSignal): Promise<DescribedCertificate | undefined> {
@@ -161,6 +166,18 @@ export class IotControlPlane implements ControlPlane {
       for await (const { principals = [] } of pages) {
         found.push(...principals.flatMap(principal => /:cert\/([0-9a-f]{64})$/.exec(principal)?.[1] ?? []))
       }
+      return found
+    } catch (cause) {
+      if (nameOf(cause) === 'ResourceNotFoundException') return []
+      throw failureOf(cause)
+    }
+  }
+
+  async policiesOf (certificateArn: string, signal: AbortSignal): Promise<string[]> {
+    const found: string[] = []
+    try {
+      const pages = paginateListAttachedPolicies({ client: this.#settings.tending }, { target: certificateArn }, { abortSignal: signal })
+      for await (const { policies = [] } of pages) found.push(...policies.flatMap(({ policyName }) => policyName ?? []))
       return found
     } catch (cause) {
       if (nameOf(cause) === 'ResourceNotFoundException') return []
@@ -233,6 +250,10 @@ export class IotControlPlane implements ControlPlane {
       throw failureOf(cause)
     }
   }
+}
+
+function listedOf ({ certificateId = '', status, creationDate }: Certificate): ListedCertificate {
+  return { certificateId, status: status ?? '', createdAt: creationDate?.getTime() ?? 0 }
 }
 
 function issuedOf (answer: { [K in keyof IssuedCertificate]?: string | undefined }): IssuedCertificate {

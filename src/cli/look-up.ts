@@ -8,7 +8,15 @@ import { facts, table } from './table.ts'
 
 export interface LookUpOptions extends ConnectionOptions { json?: boolean }
 
-export interface ListOptions extends LookUpOptions { state?: string, product?: string, limit: number, all?: boolean, quarantined?: boolean }
+export interface ListOptions extends LookUpOptions {
+  state?: string
+  product?: string
+  limit: number
+  all?: boolean
+  quarantined?: boolean
+  drifted?: boolean
+  accepted?: boolean
+}
 
 type Row = Record<string, unknown>
 
@@ -20,6 +28,10 @@ export async function list (options: ListOptions): Promise<void> {
   if (options.quarantined === true && (options.state ?? options.product) !== undefined) {
     throw new Failure(EXIT.usage, '--quarantined goes with neither --state nor --product: what cannot be read has neither')
   }
+  if (options.drifted === true && (options.state ?? options.product ?? options.quarantined) !== undefined) {
+    throw new Failure(EXIT.usage, '--drifted goes with neither --state, --product nor --quarantined')
+  }
+  if (options.accepted === true && options.drifted !== true) throw new Failure(EXIT.usage, '--accepted needs --drifted')
   const service = await connect(options)
   const most = options.all === true ? Infinity : options.limit
   const devices: Row[] = []
@@ -32,8 +44,21 @@ export async function list (options: ListOptions): Promise<void> {
     else devices.push(...page.devices)
     cursor = page.nextCursor
   } while (cursor !== undefined && count < most && !isReaderGone())
-  if (options.json !== true) print(options.quarantined === true ? faultTable(devices) : deviceTable(devices))
+  if (options.json !== true) print(tableOf(options)(devices))
   if (cursor !== undefined) process.stderr.write(`${count} devices shown; there are more: --all shows them\n`)
+}
+
+function tableOf ({ quarantined, drifted }: ListOptions): (devices: readonly Row[]) => string {
+  if (quarantined === true) return faultTable
+  return drifted === true ? driftTable : deviceTable
+}
+
+function driftTable (findings: readonly Row[]): string {
+  return table(['SERIAL NUMBER', 'KIND', 'REGISTRY', 'AWS IOT', 'CERTIFICATE', 'SINCE', 'ACCEPTED'], findings.map(finding => {
+    const { serialNumber, kind, registry, awsIot, certificateId, foundAt, accepted } = finding
+    const { actor, reason } = (accepted ?? {}) as Row
+    return [serialNumber, kind, registry, awsIot, certificateId, foundAt, accepted === undefined ? undefined : `${String(actor)}: ${String(reason)}`]
+  }))
 }
 
 function deviceTable (devices: readonly Row[]): string {
@@ -64,6 +89,8 @@ export async function show (serial: string, options: LookUpOptions): Promise<voi
     ['claimed until', device.claimExpiresAt],
     ['being ended', device.retiring]
   ]))
+  const drift = rowsOf(device.drift)
+  if (drift.length > 0) print(`\n${driftTable(drift)}`)
   print(`\n${story(device)}`)
 }
 
@@ -97,10 +124,13 @@ async function find (serial: string, options: LookUpOptions): Promise<{ device: 
   return { device: body, revision: revision === undefined ? undefined : Number(revision) }
 }
 
-async function pageOf (service: Service, { state, product, quarantined }: ListOptions, limit: number, cursor: string | undefined) {
+async function pageOf (service: Service, options: ListOptions, limit: number, cursor: string | undefined) {
+  const { state, product, quarantined, drifted, accepted } = options
   const query = new URLSearchParams({ limit: String(limit) })
-  for (const [name, value] of Object.entries({ state, product, cursor })) if (value !== undefined) query.set(name, value)
-  const { body } = await untilAnswered(service, { path: `v1/${quarantined === true ? 'quarantined-devices' : 'devices'}?${query}` }, PATIENCE)
+  const path = quarantined === true ? 'quarantined-devices' : drifted === true ? 'drifted-devices' : 'devices'
+  const members = { state, product, cursor, accepted: accepted === true ? 'true' : undefined }
+  for (const [name, value] of Object.entries(members)) if (value !== undefined) query.set(name, value)
+  const { body } = await untilAnswered(service, { path: `v1/${path}?${query}` }, PATIENCE)
   if (!Array.isArray(body.devices)) throw new Failure(EXIT.failed, 'the answer of the service holds no list of devices', { remedy: 'Check --url' })
   return { devices: rowsOf(body.devices), nextCursor: typeof body.nextCursor === 'string' ? body.nextCursor : undefined }
 }

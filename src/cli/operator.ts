@@ -41,6 +41,8 @@ export function operatorCommand (): Command {
     .option('--limit <n>', 'at most so many', upTo(9_999_999), 100)
     .option('--all', 'all of them')
     .option('--quarantined', 'instead, those whose records cannot be read, and what is wrong with each')
+    .option('--drifted', 'instead, those about which AWS IoT and the registry differ, and in what')
+    .option('--accepted', 'with --drifted: those whose difference an operator has accepted')
     .option('--json', JSON_LINES)
     .action(list)
   withConnection(command.command('show <serial>'))
@@ -74,6 +76,12 @@ export function operatorCommand (): Command {
       .option('--json', AS_IT_IS)
       .action((serial: string, options: OperateOptions) => operate(operation, serial, options))
   }
+  withConnection(command.command('accept-drift <serial>'))
+    .description('accept how AWS IoT differs about a device, until that changes')
+    .option('--kind <kind>', 'only this finding, such as status-differs (default: all of the device\'s)')
+    .requiredOption('--reason <text>', 'why; kept with the finding')
+    .option('--json', AS_IT_IS)
+    .action(acceptDrift)
   withConnection(command.command('shadow <serial>'))
     .description('the device\'s shadow, or with --set what is wanted of the device from now on')
     .option('--name <name>', 'a named shadow (default: the classic one)')
@@ -90,6 +98,7 @@ export function operatorCommand (): Command {
   withConnection(command.command('reconcile'))
     .description('finish or undo what crashes left, now; the service does so by itself every interval')
     .option('--dry-run', 'say what would be done, and do nothing')
+    .option('--sweep', 'also compare the whole fleet with AWS IoT, which the service does once a day')
     .option('--json', AS_IT_IS)
     .action(reconcile)
   command.addCommand(authorityCommand())
@@ -119,8 +128,20 @@ async function operate (operation: string, serial: string, options: OperateOptio
   if (body.registrationToken !== undefined) print(`registration token  ${printable(String(body.registrationToken))}`)
 }
 
-async function reconcile (options: ConnectionOptions & { dryRun?: boolean, json?: boolean }): Promise<void> {
-  const { body } = await postUntilAnswered(await connect(options), 'v1/reconcile', { dryRun: options.dryRun === true }, PATIENCE)
+async function acceptDrift (serial: string, options: ConnectionOptions & { kind?: string, reason: string, json?: boolean }): Promise<void> {
+  const { kind, reason } = options
+  const path = `v1/devices/${encodeURIComponent(serial)}/accept-drift`
+  const { body } = await postUntilAnswered(await connect(options), path, { ...kind !== undefined && { kind }, reason }, PATIENCE)
+  if (options.json) return print(JSON.stringify(body, null, 2))
+  for (const { kind, registry, awsIot } of body.drift as Record<string, unknown>[]) {
+    print(printable(`accepted: ${String(kind)}: the registry says ${String(registry)}, AWS IoT says ${String(awsIot)}`))
+  }
+}
+
+async function reconcile (options: ConnectionOptions & { dryRun?: boolean, sweep?: boolean, json?: boolean }): Promise<void> {
+  if (options.dryRun && options.sweep) throw new Failure(EXIT.usage, '--sweep goes without --dry-run: it keeps what it finds')
+  const wish = { dryRun: options.dryRun === true, ...options.sweep && { sweep: true } }
+  const { body } = await postUntilAnswered(await connect(options), 'v1/reconcile', wish, PATIENCE)
   if (options.json) return print(JSON.stringify(body, null, 2))
   const actions = body.actions as Action[]
   for (const { step, outcome, serialNumber = '', certificateId = '', detail = '' } of actions) {
@@ -128,7 +149,7 @@ async function reconcile (options: ConnectionOptions & { dryRun?: boolean, json?
   }
   const done = options.dryRun ? `${actions.length} to do` : `${actions.filter(({ outcome }) => outcome === 'done').length} done`
   const quarantined = Number(body.quarantined ?? 0) > 0 ? `, ${String(body.quarantined)} cannot be read (cvm operator list --quarantined)` : ''
-  print(`${done}, ${String(body.backlog)} waiting, ${String(body.drift)} differ from AWS IoT${quarantined}${body.complete ? '' : '; not all was looked at'}`)
+  print(`${done}, ${String(body.backlog)} waiting, ${String(body.drift)} differ from AWS IoT${Number(body.drift) > 0 ? ' (cvm operator list --drifted)' : ''}${quarantined}${body.complete ? '' : '; not all was looked at'}`)
 }
 
 function explainUnknown (error: unknown): never {

@@ -9,6 +9,7 @@ import type { ControlPlane } from '../vending/control-plane.ts'
 import type { CrlSource } from '../vending/crl-source.ts'
 import type { VendWay } from '../vending/device.ts'
 import type { DeviceCatalog } from '../vending/device-catalog.ts'
+import type { DriftFindings } from '../vending/drift-findings.ts'
 import type { DeviceRegistry } from '../vending/device-registry.ts'
 import type { KeyOwners } from '../vending/key-owners.ts'
 import type { OldDevices } from '../vending/old-devices.ts'
@@ -32,7 +33,8 @@ export interface Parts {
   keyOwners: KeyOwners
   devices: UnfinishedDevices
   oldDevices: OldDevices
-  catalog: Pick<DeviceCatalog, 'findByCertificate'>
+  catalog: DeviceCatalog
+  findings: DriftFindings
   /** Where devices and operators go first, and where reconcile has time. */
   forDevices: ControlPlane
   forBulk: ControlPlane

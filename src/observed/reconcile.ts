@@ -1,22 +1,15 @@
-import type { AuditEvent } from '../vending/audit.ts'
+import { randomUUID } from 'node:crypto'
 import { Deferrals } from '../vending/deferrals.ts'
-import { fulfil } from '../vending/operate.ts'
+import { fulfil, pause } from '../vending/operate.ts'
 import { reconcile } from '../vending/reconcile.ts'
-import type { ReconcileDeps, ReconcileReport, ReconcileRequest, ReconcileStep } from '../vending/reconcile-run.ts'
+import type { ReconcileDeps, ReconcileReport, ReconcileRequest } from '../vending/reconcile-run.ts'
 import { swap } from '../vending/swap.ts'
 import type { VendDeps } from '../vending/vend-steps.ts'
 import { finish } from '../vending/vend.ts'
+import { showFindings } from './drift.ts'
 import { toFailure } from './outcome.ts'
 import type { Parts } from './parts.ts'
-
-/** The events of what reconcile does; all else is a device reconciled. */
-const RECONCILED: Readonly<Partial<Record<ReconcileStep, AuditEvent>>> = {
-  'dispose-retired': 'certificate-disposed',
-  'delete-orphan': 'certificate-disposed',
-  'report-drift': 'drift-found',
-  'search-orphans': 'orphans-searched',
-  'undo-late-call': 'late-call-undone'
-}
+import { auditActions } from './reconcile-actions.ts'
 
 interface ReconcileWish extends Omit<ReconcileRequest, 'compareSince'> {
   /** Who asked for it; nobody where it is its time. */
@@ -25,9 +18,10 @@ interface ReconcileWish extends Omit<ReconcileRequest, 'compareSince'> {
 
 /** Reconcile, counted and audited. */
 export function observedReconcile (parts: Parts, vendDeps: VendDeps, activate: ReconcileDeps['activate']) {
-  const { config, audit, metrics, devices, renewals, catalog, certificateHolds, forBulk } = parts
+  const { config, audit, metrics, devices, renewals, catalog, certificateHolds, findings, forBulk } = parts
   const deps = { ...vendDeps, renewals, controlPlane: forBulk }
   const deferrals = new Deferrals()
+  const recheck = {}
   let comparedAt = Date.now()
   return async ({ caller, ...request }: ReconcileWish): Promise<ReconcileReport> => {
     const startedAt = Date.now()
@@ -39,6 +33,10 @@ export function observedReconcile (parts: Parts, vendDeps: VendDeps, activate: R
       catalog,
       certificateHolds,
       activate,
+      findings,
+      recheck,
+      products: deps.products,
+      disable: (device, requestId) => pause(device, requestId, { ...deps, newOperationId: randomUUID }),
       deferrals,
       newHoldId: deps.newClaimId,
       controlPlane: forBulk,
@@ -55,14 +53,10 @@ export function observedReconcile (parts: Parts, vendDeps: VendDeps, activate: R
       throw cause
     })
     if (caller) audit({ ...requested, outcome: 'done' })
-    for (const { step, outcome, detail: reason, ...facts } of report.actions) {
-      if (outcome === 'would') continue
-      metrics.reconcileActions.inc({ step, outcome })
-      audit({ event: RECONCILED[step] ?? 'device-reconciled', outcome, requestId, step, reason, ...facts })
-    }
+    auditActions(parts, requestId, report.actions)
     if (dryRun) return report
     metrics.reconcileBacklog.set(report.backlog)
-    metrics.drift.set(report.drift)
+    showFindings(metrics, report.findings)
     metrics.quarantined.set(report.quarantined)
     for (const [age, count] of countByAge(report.pendingSince, startedAt)) metrics.pendingActivation.set({ age }, count)
     metrics.reconcileLastRun.set(startedAt / 1000)

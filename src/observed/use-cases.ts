@@ -3,6 +3,7 @@ import type { VendDeps } from '../vending/vend-steps.ts'
 import { observedAdoption } from './adopt.ts'
 import { observedAuthorities } from './authorities.ts'
 import { observedBatch } from './batch.ts'
+import { observedDrift } from './drift.ts'
 import { observedKeyReuse } from './key-reuse.ts'
 import { observedMigration } from './migrate.ts'
 import { observedOperate } from './operate.ts'
@@ -26,6 +27,7 @@ export function observedUseCases (parts: Parts) {
     operate: observedOperate(parts, { ...deps, renewals: parts.renewals }),
     ...adoption,
     reconcile: observedReconcile(parts, deps, activatePending),
+    drift: observedDrift(parts, deps),
     shadows: observedShadows(parts),
     migrate: observedMigration(parts),
     authorities

@@ -1,5 +1,6 @@
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from '@prometheus-io/client'
 import fp from 'fastify-plugin'
+import { FINDING_KINDS } from '../vending/drift-findings.ts'
 import { RECONCILE_STEPS } from '../vending/reconcile-run.ts'
 
 /** Every metric of the service. Labels take few values each: never a serial number, certificate id, URL or message. */
@@ -60,8 +61,15 @@ export function createMetrics (build: { version: string, node: string }) {
     reconcileBacklog: new Gauge({ name: 'cvm_reconcile_backlog', help: 'Unfinished devices after the last run, up to one batch', registers }),
     reconcileLastRun: new Gauge({ name: 'cvm_reconcile_last_run_timestamp_seconds', help: 'When this replica last ran reconcile', registers }),
     drift: new Gauge({
-      name: 'cvm_drift', help: 'Recent certificates whose state in AWS IoT and in the registry differ; 0 expected', registers
+      name: 'cvm_drift', help: 'Differences between AWS IoT and the registry that are neither repaired nor accepted; 0 expected', registers
     }),
+    driftFindings: new Gauge({ name: 'cvm_drift_findings', help: 'The same by kind', labelNames: ['kind'], registers }),
+    driftLooked: new Counter({ name: 'cvm_drift_certificates_total', help: 'Certificates of the account that the sweep for drift looked at', registers }),
+    driftLastPass: new Gauge({
+      name: 'cvm_drift_last_pass_timestamp_seconds', help: 'When the last full pass of the sweep ended; the beginning of the first one until it ends', registers
+    }),
+    driftPassSeconds: new Gauge({ name: 'cvm_drift_pass_duration_seconds', help: 'How long that pass took', registers }),
+    driftInterval: new Gauge({ name: 'cvm_drift_sweep_interval_seconds', help: 'Time from pass to pass as it is set; 0: there is no sweep', registers }),
     quarantined: new Gauge({ name: 'cvm_quarantined_devices', help: 'Devices whose rows cannot be read, after the last run of reconcile; 0 expected', registers }),
     quarantines: new Counter({ name: 'cvm_quarantines_total', help: 'Rows that this replica put into quarantine because they cannot be read', registers }),
     rateLimited: new Counter({ name: 'cvm_rate_limited_total', help: 'Requests refused by a rate limit', labelNames: ['limit'], registers }),
@@ -87,6 +95,8 @@ export function createMetrics (build: { version: string, node: string }) {
   // A gauge without labels begins at 0, which would be a certificate that expired in 1970.
   metrics.tlsNotAfter.remove()
   metrics.crlNextUpdate.remove()
+  metrics.driftLastPass.remove()
+  metrics.driftPassSeconds.remove()
   new Gauge({ name: 'cvm_build_info', help: 'Always 1; version and runtime as labels', labelNames: ['version', 'node'], registers }).set(build, 1)
   for (const limit of ['address', 'serial']) metrics.rateLimited.inc({ limit }, 0)
   for (const status of ['vended', 'replayed', 'refused', 'failed']) metrics.batchLines.inc({ status }, 0)
@@ -95,6 +105,7 @@ export function createMetrics (build: { version: string, node: string }) {
   for (const step of RECONCILE_STEPS) {
     for (const outcome of ['done', 'later', 'failed']) metrics.reconcileActions.inc({ step, outcome }, 0)
   }
+  for (const kind of FINDING_KINDS) metrics.driftFindings.set({ kind }, 0)
   for (const result of ['fetched', 'unchanged']) metrics.crlFetches.inc({ result }, 0)
   for (const then of ['refuse', 'accept']) metrics.crlUnavailable.inc({ then }, 0)
   for (const then of ['refuse', 'warn']) metrics.keyReuse.inc({ code: 'key-in-use', then }, 0)

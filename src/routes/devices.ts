@@ -4,8 +4,10 @@ import { type Static, Type } from 'typebox'
 import { CvmError } from '../errors.ts'
 import { EXAMPLE } from '../schemas/example.ts'
 import { AWS_IOT_FAILURES, REGISTRY_FAILURES } from '../schemas/failures.ts'
+import { Finding, findingOf } from '../schemas/finding.ts'
 import { certificateArn, certificateId, notAfter, product, serialNumber, thingName, time } from '../schemas/members.ts'
 import type { Certificate, Device } from '../vending/device.ts'
+import type { DriftFindings } from '../vending/drift-findings.ts'
 import type { DeviceRegistry } from '../vending/device-registry.ts'
 import type { Operated, Wish } from '../vending/operate.ts'
 
@@ -23,6 +25,7 @@ const DeviceAnswer = Type.Object({
   caCertificateId: Type.Optional(Type.String({ description: 'The authority that signed it, where that is one of the customer\'s.', examples: [EXAMPLE.caCertificateId] })),
   tokenExpiresAt: Type.Optional(time('When the registration token ends.')),
   claimExpiresAt: Type.Optional(time('Until when a request in progress holds the device.')),
+  drift: Type.Optional(Type.Array(Finding, { description: 'How AWS IoT and the registry differ about it; absent where they do not, as far as is known.' })),
   retiring: Type.Array(Type.String(), { description: 'Certificates that were replaced and are being ended.' }),
   history: Type.Array(Type.Object({
     at: time('When.'),
@@ -109,21 +112,23 @@ function operationSchema (operation: Operation) {
 
 interface DeviceRoutesOptions {
   registry: DeviceRegistry
+  findings: Pick<DriftFindings, 'of'>
   operate: (wish: Wish) => Promise<Operated>
 }
 
 /** What is known of devices, and what operators do to them. */
-export async function deviceRoutes (base: FastifyInstance, { registry, operate }: DeviceRoutesOptions): Promise<void> {
+export async function deviceRoutes (base: FastifyInstance, { registry, findings, operate }: DeviceRoutesOptions): Promise<void> {
   const app = base.withTypeProvider<TypeBoxTypeProvider>()
 
   app.get('/v1/devices/:serialNumber', {
     config: { access: ['operator', 'auditor'], errors: ['device-not-found', ...REGISTRY_FAILURES] },
     schema: SHOW
   }, async (request, reply) => {
-    const device = await registry.find(request.params.serialNumber)
+    const { serialNumber } = request.params
+    const [device, drift] = await Promise.all([registry.find(serialNumber), findings.of(serialNumber)])
     if (!device) throw new CvmError('device-not-found')
     reply.headers({ 'cache-control': 'no-store', etag: `"${device.revision}"` })
-    return answerOf(device)
+    return { ...answerOf(device), ...(drift.length > 0 && { drift: drift.map(findingOf) }) }
   })
 
   for (const operation of Object.keys(OPERATIONS) as Operation[]) {

@@ -29,7 +29,9 @@ export const AUDIT_EVENTS = {
   'orphans-searched': 'reconcile could not look through all recent certificates in one run: `later` where the next run goes on, `done` where it was the last',
   'late-call-undone': 'AWS IoT carried out a call after an operator had disabled or enabled the device; reconcile set the certificate\'s status back by the registry',
   'certificate-disposed': 'reconcile deleted a certificate that was replaced or that nobody has',
-  'drift-found': 'AWS IoT and the registry differ about a certificate',
+  'drift-found': 'AWS IoT and the registry differ about a device; `reason` says in what',
+  'drift-repaired': 'such a difference was repaired as the product of the device says, or could not be; `reason` says how',
+  'drift-accepted': 'an operator accepted such a difference, or was to',
   'reconcile-requested': 'an operator had reconcile run',
   'access-refused': 'somebody was refused at a route for people; `reason` says why'
 } as const

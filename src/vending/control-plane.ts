@@ -52,6 +52,9 @@ export function isIssuedByAws ({ caCertificateId, certificateMode }: DescribedCe
 /** A line of AWS IoT's list of certificates. */
 export interface ListedCertificate { certificateId: string, status: string, createdAt: number }
 
+/** A page of that list; `marker` is absent on the last one. */
+export interface CertificatePage { certificates: ListedCertificate[], marker?: string }
+
 /**
  * The part of AWS IoT's control plane that vending needs.
  *
@@ -104,11 +107,17 @@ export interface ControlPlane {
     since: number, maxPages: number, signal: AbortSignal, marker?: string
   ): Promise<{ certificates: ListedCertificate[], complete: boolean, marker?: string }>
 
+  /** ListCertificates: one page of all of the account's, oldest first, after the page that had this `marker`. */
+  listPage (marker: string | undefined, signal: AbortSignal): Promise<CertificatePage>
+
   /** DescribeCertificate; undefined when AWS IoT has none of that id. */
   describe (certificateId: string, signal: AbortSignal): Promise<DescribedCertificate | undefined>
 
   /** ListThingPrincipals: the ids of the certificates that a thing has; none where there is no such thing. */
   certificatesOf (thingName: string, signal: AbortSignal): Promise<string[]>
+
+  /** ListAttachedPolicies: the names of the policies that a certificate has; none where there is no such certificate. */
+  policiesOf (certificateArn: string, signal: AbortSignal): Promise<string[]>
 
   /** Detaches things and policies from a certificate; one that is gone has none. */
   unbind (certificateId: string, signal: AbortSignal): Promise<void>

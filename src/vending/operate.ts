@@ -67,6 +67,14 @@ export async function operate (
   return fulfil(intended.device, requestId, deps)
 }
 
+/** Disables a device that is still at the revision seen, because AWS IoT says so of its certificate. Throws as {@link operate}. */
+export function pause (
+  { serialNumber, revision }: Device, requestId: string, deps: OperateDeps & { newOperationId: () => string }
+): Promise<Device> {
+  const pending = { operation: 'disable', operationId: deps.newOperationId(), actor: 'reconcile', reason: 'AWS IoT says INACTIVE' } as const
+  return operate(serialNumber, pending, requestId, deps, revision)
+}
+
 /** Does what was written down, until the registry agrees; also for reconcile, after a crash. */
 export async function fulfil (seen: Device, requestId: string, deps: OperateDeps): Promise<Device> {
   let device = seen

@@ -16,6 +16,9 @@ export const EST_BASE64 = ['lines', 'one-line'] as const
 /** What a product does about a key that is, or was, another device's. */
 export const KEY_REUSE = ['refuse', 'warn'] as const
 
+/** What is done where the registry and AWS IoT differ about a device: nothing, the registry follows, or AWS IoT is set. */
+export const REPAIR_MODES = ['report', 'registry', 'aws'] as const
+
 /** Why a product refuses a CSR: the `reason` beside the code `csr-rejected`. */
 export const PRODUCT_REASONS = [
   'key-type-not-allowed-by-product', 'common-name-required-by-product', 'serial-number-required-by-product', 'subject-other-device'
@@ -57,6 +60,8 @@ export interface Product {
   generatedKeys: boolean
   /** How EST answers write base64: in lines of 64, or in one line for clients that read no line ends (strongSwan's `pki --est`). */
   estBase64: typeof EST_BASE64[number]
+  /** What is done where the registry and AWS IoT differ about one of its devices; what, in `drift-repair`. */
+  repair: typeof REPAIR_MODES[number]
   /** Whether lines may register its devices as they vend them. */
   lineRegistration: boolean
 }

@@ -4,6 +4,8 @@ import type { ControlPlane } from './control-plane.ts'
 import type { Deferrals } from './deferrals.ts'
 import type { Device } from './device.ts'
 import type { DeviceCatalog } from './device-catalog.ts'
+import type { DriftFindings, FindingKind, Recheck } from './drift-findings.ts'
+import type { Products } from './product.ts'
 import type { Renewals } from './renewals.ts'
 import type { Author, UnfinishedDevices } from './unfinished-devices.ts'
 
@@ -13,7 +15,8 @@ export const CLOCK_SKEW_MS = 2_000
 /** What reconcile does about a device or a certificate. */
 export const RECONCILE_STEPS = [
   'finish-operation', 'repair-certificate', 'undo-late-call', 'finish-issued', 'free-expired-claim', 'abandon-issued', 'mark-revoked',
-  'finish-renewal', 'abandon-renewal', 'activate-pending', 'dispose-retired', 'search-orphans', 'delete-orphan', 'report-drift', 'readmit-device'
+  'finish-renewal', 'abandon-renewal', 'activate-pending', 'dispose-retired', 'search-orphans', 'delete-orphan', 'report-drift', 'repair-drift',
+  'readmit-device'
 ] as const
 export type ReconcileStep = typeof RECONCILE_STEPS[number]
 
@@ -30,8 +33,10 @@ export interface ReconcileReport {
   actions: ReconcileAction[]
   /** Devices still waiting afterwards, up to the batch's size. */
   backlog: number
-  /** Certificates whose state in AWS IoT and in the registry differ; 0 expected. */
+  /** Findings of drift that are open; 0 expected. */
   drift: number
+  /** The same by kind. */
+  findings: Record<FindingKind, number>
   /** Devices whose rows cannot be read; 0 expected. */
   quarantined: number
   /** When each certificate that waits for its activation was first seen, up to one batch; epoch milliseconds. */
@@ -48,6 +53,12 @@ export interface ReconcileDeps {
   controlPlane: ControlPlane
   /** Fulfils an operator's wish that was written down and not finished. */
   fulfil: (device: Device, requestId: string) => Promise<Device>
+  /** Pauses a device that is still at the revision seen, as an operator does. */
+  disable: (device: Device, requestId: string) => Promise<Device>
+  findings: DriftFindings
+  /** Which open findings come next; kept between runs. */
+  recheck: Recheck
+  products: Products
   /** Finishes a device in `ISSUED`; false when somebody else took it. */
   finish: (device: Device, requestId: string) => Promise<boolean>
   /** Finishes a renewal that was confirmed. */
@@ -84,7 +95,7 @@ export interface ReconcileRun extends ReconcileDeps {
 }
 
 /** Adds a line to the report. */
-export function note (run: ReconcileRun, action: ReconcileAction): void {
+export function note (run: Pick<ReconcileRun, 'actions'>, action: ReconcileAction): void {
   run.actions.push(action)
 }
 

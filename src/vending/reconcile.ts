@@ -1,8 +1,10 @@
 import { makeAwsAgree } from './agreement.ts'
 import { type Device, certificateIdOf } from './device.ts'
-import { CERTIFICATE_STATUS, compareRecent } from './drift.ts'
+import { CERTIFICATE_STATUS } from './drift.ts'
+import { recheckOpen } from './drift-run.ts'
 import { findOrphans } from './orphans.ts'
 import { pendingSince, tendPending } from './pending-activation.ts'
+import { compareRecent } from './recent-certificates.ts'
 import { tendRenewal } from './renewal-leftovers.ts'
 import {
   CLOCK_SKEW_MS, type ReconcileDeps, type ReconcileReport, type ReconcileRequest, type ReconcileRun, author, note, textOf, write
@@ -36,10 +38,13 @@ export async function reconcile (request: ReconcileRequest, deps: ReconcileDeps)
   const looked = await findOrphans(run, suspected)
   await tendPending(run)
   const compared = await compareRecent(run)
+  await recheckOpen(run, run.recheck)
   const quarantined = await readmitReadable(run)
-  const [backlog, waiting] = await Promise.all([run.devices.count(run.now(), run.batch), pendingSince(run)])
+  const [backlog, waiting, findings] = await Promise.all([run.devices.count(run.now(), run.batch), pendingSince(run), run.findings.count()])
+  const open = Object.values(findings).reduce((sum, count) => sum + count)
   const complete = looked.complete && compared.complete
-  return { actions: run.actions, backlog, drift: compared.drift, quarantined, pendingSince: waiting, complete }
+  const drift = request.dryRun ? Math.max(open, compared.differing) : open
+  return { actions: run.actions, backlog, drift, findings, quarantined, pendingSince: waiting, complete }
 }
 
 /** Tends a device and takes it out of the list; the device where certificates of it must be looked for first. */

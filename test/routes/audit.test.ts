@@ -142,6 +142,7 @@ await t.test('what reconcile does, with nobody asking', async t => {
   ])
 
   const { certificate: { certificateId } } = await rig.vend()
+  rig.controlPlane.statuses.set(certificateId, 'INACTIVE')
   rig.controlPlane.listRecent = async () => ({ certificates: [{ certificateId, status: 'INACTIVE', createdAt: 0 }], complete: true })
   await useCases.reconcile({ requestId: 'run-3', dryRun: false })
   t.match(lines().slice(3), [{ level: WARN, audit: { event: 'drift-found', outcome: 'later', reason: /AWS IoT says INACTIVE/, certificateId, serialNumber: SERIAL } }])
@@ -193,12 +194,13 @@ function capture (level: string) {
 async function observed () {
   const rig = await makeRig()
   const { log, lines } = capture('error')
-  const { registry, adoptions, certificateHolds, keyOwners, controlPlane, products } = rig
+  const { registry, adoptions, certificateHolds, keyOwners, findings, controlPlane, products } = rig
   const planes = { forDevices: controlPlane, forBulk: controlPlane, admitLine: async () => () => {} }
   const metrics = createMetrics({ version: 'test', node: 'test' })
   const hashToken = HASH
   const { audit } = auditLog(log)
-  const ports = { registry, renewals: registry.renewals, devices: registry, catalog: registry, adoptions, certificateHolds, keyOwners }
+  const catalog = { findByCertificate: (id: string) => registry.findByCertificate(id), list: async () => ({ devices: [] }) }
+  const ports = { registry, renewals: registry.renewals, devices: registry, catalog, adoptions, certificateHolds, keyOwners, findings }
   const shadows = { find: async () => undefined, setDesired: async () => { throw new CvmError('aws-iot-unavailable') } }
   const nobody = {
     authorities: new ModelAuthorities(),

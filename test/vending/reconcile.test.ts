@@ -1,12 +1,13 @@
 import t from 'tap'
 import { CvmError } from '../../src/errors.ts'
 import { LONGEST_CALL_MS } from '../../src/vending/control-plane.ts'
+import { noFindings } from '../../src/vending/drift-findings.ts'
 import { tokenHasher } from '../../src/vending/registration-token.ts'
 import type { Operation } from '../fixtures/model-control-plane.ts'
 import { CLAIM_LIFETIME_MS, LAST_LOOK_MS, type Rig, SERIAL, makeRig } from '../fixtures/vend-rig.ts'
 
 const AFTER = CLAIM_LIFETIME_MS + 2_001
-const AT_REST = { actions: [], backlog: 0, drift: 0, quarantined: 0, pendingSince: [], complete: true }
+const AT_REST = { actions: [], backlog: 0, drift: 0, findings: noFindings(), quarantined: 0, pendingSince: [], complete: true }
 const steps = (report: { actions: { step: string, outcome: string }[] }) => report.actions.map(({ step, outcome }) => `${step} ${outcome}`)
 
 /** A process that dies at a call: nothing after it happens, not even giving back the claim. */
@@ -173,14 +174,22 @@ await t.test('what AWS IoT says is REVOKED is REVOKED, and what is gone is start
   t.equal((await gone.vend()).outcome, 'vended')
 })
 
-await t.test('drift between registry and AWS IoT is counted, and a revocation carried over', async t => {
-  const rig = await makeRig()
+await t.test('drift between registry and AWS IoT is counted until it ends; a revocation is carried over where the product says so', async t => {
+  const rig = await makeRig(undefined, { repair: 'registry' })
   const { certificate } = await rig.vend()
   rig.clock.now += AFTER
+  const product = rig.products.get('default')
+  if (!product) throw new Error('no default product')
+  rig.products.set('default', { ...product, repair: 'report' })
   await rig.controlPlane.deactivate(certificate.certificateId)
+  t.match(await rig.reconcile({ dryRun: true }), { drift: 1, actions: [{ step: 'report-drift', serialNumber: SERIAL }] })
+  t.same(await rig.findings.of(SERIAL), [], 'a dry run keeps nothing')
   t.match(await rig.reconcile(), { drift: 1, actions: [{ step: 'report-drift', serialNumber: SERIAL }] })
+  t.match(await rig.reconcile(), { drift: 1, actions: [] }, 'it stays')
+  rig.products.set('default', product)
   await rig.controlPlane.revoke(certificate.certificateId)
-  t.same(steps(await rig.reconcile()), ['mark-revoked done', 'report-drift later'])
+  t.match(await rig.reconcile(), { drift: 0, actions: [{ step: 'report-drift' }, { step: 'repair-drift', outcome: 'done', detail: 'revoke-device' }] })
+  t.match(await rig.registry.find(SERIAL), { state: 'REVOKED' })
   t.match(await rig.reconcile(), { drift: 0, actions: [] })
 })
 

@@ -1,0 +1,38 @@
+import type { ListedCertificate } from './control-plane.ts'
+import { agrees } from './drift.ts'
+import { judge } from './drift-run.ts'
+import { activateOne } from './pending-activation.ts'
+import { CLOCK_SKEW_MS, type ReconcileRun } from './reconcile-run.ts'
+import { ignoreUnreadable } from './unreadable-device.ts'
+
+/** Certificates that are looked up side by side: few enough to leave the table to the vends. */
+const AT_ONCE = 16
+
+/**
+ * Compares certificates made since the last run with the devices that have them. What is younger than a claim lives may be in the
+ * middle of a vend and is left to the next run. A certificate of no device is somebody else's, and no drift.
+ */
+export async function compareRecent (run: ReconcileRun): Promise<{ differing: number, complete: boolean }> {
+  const until = run.now() - run.claimLifetimeMs - CLOCK_SKEW_MS
+  const since = run.request.compareSince - run.claimLifetimeMs - CLOCK_SKEW_MS
+  const { certificates, complete } = await run.controlPlane.listRecent(since, run.maxPages, run.deadline())
+  const mature = certificates.filter(({ createdAt }) => createdAt <= until)
+  let differing = 0
+  for (let n = 0; n < mature.length; n += AT_ONCE) {
+    if (run.request.stop?.aborted) return { differing, complete: false }
+    const found = await Promise.all(mature.slice(n, n + AT_ONCE).map(certificate => compare(run, certificate)))
+    differing += found.filter(Boolean).length
+  }
+  return { differing, complete }
+}
+
+/** Whether AWS IoT and the registry differ about a certificate; keeps it if so. Judges one of whose registration no event was heard. */
+async function compare (run: ReconcileRun, certificate: ListedCertificate): Promise<boolean> {
+  const { certificateId, status } = certificate
+  if (status === 'PENDING_ACTIVATION') return activateOne(run, certificateId).then(() => false)
+  // A row that cannot be read says nothing to compare with; it is counted as quarantined.
+  const device = await run.catalog.findByCertificate(certificateId).catch(ignoreUnreadable)
+  if (!device || agrees(device, certificate)) return false
+  const inspected = await judge(run, device.serialNumber)
+  return inspected !== undefined && inspected.differences.length > 0
+}
