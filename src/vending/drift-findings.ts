@@ -38,10 +38,6 @@ export type Reported = 'new' | 'changed' | 'known'
 /** Where the next run goes on with looking at open findings again; kept between runs. */
 export interface Recheck { cursor?: string | undefined }
 
-/** The parts of a pass of the sweep, in their order; `rest`: the pass has ended. */
-export const SWEEP_PHASES = ['certificates', 'devices', 'accepted', 'rest'] as const
-export type SweepPhase = typeof SWEEP_PHASES[number]
-
 /** How far the sweep has come. Times in epoch milliseconds. */
 export interface SweepPosition {
   /** Grows with every write, so that of two writers one is refused. */
@@ -51,7 +47,8 @@ export interface SweepPosition {
   startedAt: number
   /** When the pass before began; 0 where there was none. */
   previousStartedAt: number
-  phase: SweepPhase
+  /** The part of the pass, in this order; `rest`: the pass has ended. */
+  phase: 'certificates' | 'devices' | 'accepted' | 'rest'
   /** Where to go on in the phase; absent at its start. */
   cursor?: string
   /** Certificates and devices looked at in this pass. */

@@ -12,6 +12,9 @@ export interface DriftRun extends RepairDeps, Pick<DriftDeps, 'products'>, Pick<
 /** Findings that are looked at again in one run: few, because each costs calls at every run. */
 const RECHECKED = 20
 
+/** What fails for so many devices fails for others too: the next run goes on. */
+const MOST_FAILURES = 3
+
 /**
  * Looks at a device, keeps what differs, reports what is new and repairs it as its product says. Undefined: as with {@link inspect}.
  * `hasFindings`: the device is known to have some, which may have ended. Throws what the ports throw.
@@ -28,6 +31,16 @@ export async function judge (run: DriftRun, serialNumber: string, hasFindings = 
   }
   for (const difference of open) await repair(run, inspected, difference)
   return inspected
+}
+
+/** As {@link judge}, for a run that goes on with other devices: a failure is noted. */
+export async function judgeOrNote (run: DriftRun, serialNumber: string, hasFindings = false): Promise<Inspected | undefined | 'failed'> {
+  try {
+    return await judge(run, serialNumber, hasFindings)
+  } catch (cause) {
+    note(run, { step: 'report-drift', outcome: 'failed', serialNumber, detail: textOf(cause) })
+    return 'failed'
+  }
 }
 
 /** A repair that fails leaves the finding as it is, for the next look. */
@@ -52,8 +65,9 @@ export async function recheckOpen (run: DriftRun, recheck: Recheck): Promise<voi
   if (run.request.dryRun) return
   const { findings, nextCursor } = await run.findings.list(false, RECHECKED, recheck.cursor)
   recheck.cursor = nextCursor
+  let failures = 0
   for (const serialNumber of new Set(findings.map(finding => finding.serialNumber))) {
-    if (run.request.stop?.aborted) return
-    await judge(run, serialNumber, true)
+    if (run.request.stop?.aborted || failures >= MOST_FAILURES) return
+    if (await judgeOrNote(run, serialNumber, true) === 'failed') failures += 1
   }
 }

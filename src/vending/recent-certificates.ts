@@ -1,6 +1,6 @@
 import type { ListedCertificate } from './control-plane.ts'
 import { agrees } from './drift.ts'
-import { judge } from './drift-run.ts'
+import { judgeOrNote } from './drift-run.ts'
 import { activateOne } from './pending-activation.ts'
 import { CLOCK_SKEW_MS, type ReconcileRun } from './reconcile-run.ts'
 import { ignoreUnreadable } from './unreadable-device.ts'
@@ -18,21 +18,23 @@ export async function compareRecent (run: ReconcileRun): Promise<{ differing: nu
   const { certificates, complete } = await run.controlPlane.listRecent(since, run.maxPages, run.deadline())
   const mature = certificates.filter(({ createdAt }) => createdAt <= until)
   let differing = 0
+  let hasFailed = false
   for (let n = 0; n < mature.length; n += AT_ONCE) {
     if (run.request.stop?.aborted) return { differing, complete: false }
     const found = await Promise.all(mature.slice(n, n + AT_ONCE).map(certificate => compare(run, certificate)))
-    differing += found.filter(Boolean).length
+    differing += found.filter(outcome => outcome === 'differs').length
+    hasFailed ||= found.includes('failed')
   }
-  return { differing, complete }
+  return { differing, complete: complete && !hasFailed }
 }
 
-/** Whether AWS IoT and the registry differ about a certificate; keeps it if so. Judges one of whose registration no event was heard. */
-async function compare (run: ReconcileRun, certificate: ListedCertificate): Promise<boolean> {
+/** Compares one; `failed`: it is to be compared again. Judges one of whose registration no event was heard. */
+async function compare (run: ReconcileRun, certificate: ListedCertificate): Promise<'agrees' | 'differs' | 'failed'> {
   const { certificateId, status } = certificate
-  if (status === 'PENDING_ACTIVATION') return activateOne(run, certificateId).then(() => false)
+  if (status === 'PENDING_ACTIVATION') return activateOne(run, certificateId).then(() => 'agrees')
   // A row that cannot be read says nothing to compare with; it is counted as quarantined.
   const device = await run.catalog.findByCertificate(certificateId).catch(ignoreUnreadable)
-  if (!device || agrees(device, certificate)) return false
-  const inspected = await judge(run, device.serialNumber)
-  return inspected !== undefined && inspected.differences.length > 0
+  if (!device || agrees(device, certificate)) return 'agrees'
+  const inspected = await judgeOrNote(run, device.serialNumber)
+  return inspected === 'failed' ? 'failed' : inspected && inspected.differences.length > 0 ? 'differs' : 'agrees'
 }

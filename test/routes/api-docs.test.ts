@@ -3,6 +3,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { UpdateCertificateCommand } from '@aws-sdk/client-iot'
 import { Validator } from '@seriousme/openapi-schema-validator'
 import type { LightMyRequestResponse as Answer } from 'fastify'
 import t, { type Test } from 'tap'
@@ -12,6 +13,7 @@ import { ROLES } from '../../src/plugins/access.ts'
 import { EXAMPLE } from '../../src/schemas/example.ts'
 import { DEFAULT_PRODUCT } from '../../src/vending/device.ts'
 import { type TestService, startService } from '../fixtures/service.ts'
+import { until } from '../fixtures/until.ts'
 import { vend } from '../fixtures/vending.ts'
 
 const PEM = 'application/pem-certificate-chain'
@@ -41,7 +43,7 @@ const operations = Object.entries(document.paths as Record<string, Record<string
 type Route = typeof operations[number]
 
 /** What must be there before an example is sent, where it is not a device that has its certificate. */
-type Before = 'nothing' | 'registered' | 'shadow' | 'authority'
+type Before = 'nothing' | 'drifted' | 'registered' | 'shadow' | 'authority'
 const BEFORE: Readonly<Record<string, Before>> = {
   registerDevices: 'nothing',
   registerCertificate: 'registered',
@@ -50,6 +52,7 @@ const BEFORE: Readonly<Record<string, Before>> = {
   vendBatch: 'registered',
   getShadow: 'shadow',
   registerAuthority: 'nothing',
+  acceptDrift: 'drifted',
   getAuthority: 'authority',
   changeAuthority: 'authority',
   listCertificatesOfAuthority: 'authority',
@@ -174,7 +177,7 @@ function examplesOf ({ example, examples }: Media): unknown[] {
 }
 
 /** Puts the device of the examples where a route can do something about it; gives the id of its certificate where it got one. */
-async function prepare ({ app }: TestService, state?: Before): Promise<string | undefined> {
+async function prepare ({ app, iot }: TestService, state?: Before): Promise<string | undefined> {
   const { serialNumber, registrationToken, certificateSigningRequest } = EXAMPLE
   const authorization = `Bearer ${keys['operator']}`
   if (state === 'nothing') return undefined
@@ -188,7 +191,13 @@ async function prepare ({ app }: TestService, state?: Before): Promise<string | 
   if (state === 'registered') return undefined
   const payload = { serialNumber, registrationToken, certificateSigningRequest }
   if (state === 'shadow') await app.service.inject({ method: 'PUT', url: `/v1/devices/${serialNumber}/shadow`, headers: { authorization }, payload: { desired: {} } })
-  return (await app.service.inject({ method: 'POST', url: '/v1/certificates', payload })).json().certificateId
+  const { certificateId } = (await app.service.inject({ method: 'POST', url: '/v1/certificates', payload })).json()
+  if (state === 'drifted') {
+    await iot.send(new UpdateCertificateCommand({ certificateId, newStatus: 'INACTIVE' }))
+    const sweep = () => app.service.inject({ method: 'POST', url: '/v1/reconcile', headers: { authorization }, payload: { sweep: true } })
+    t.ok(await until(async () => (await sweep()).json().drift === 1))
+  }
+  return certificateId
 }
 
 interface How {

@@ -2,6 +2,7 @@
 import t from 'tap'
 import { CvmError } from '../../src/errors.ts'
 import { LONGEST_CALL_MS } from '../../src/vending/control-plane.ts'
+import { noFindings } from '../../src/vending/drift-findings.ts'
 import type { Operation } from '../fixtures/model-control-plane.ts'
 import { CLAIM_LIFETIME_MS, CONFIRM_WITHIN_MS, type Rig, SERIAL, makeRig } from '../fixtures/vend-rig.ts'
 
@@ -27,7 +28,8 @@ await t.test('an activation that is carried out after a disable is undone when n
   const { certificate } = await rig.registry.find(SERIAL) ?? {}
   const { certificateId = '' } = certificate ?? {}
   rig.clock.now += AFTER
-  t.same(await rig.reconcile(), { actions: [], backlog: 0, drift: 0, quarantined: 0, pendingSince: [], complete: true }, 'nothing is due yet')
+  const nothing = { actions: [], backlog: 0, drift: 0, findings: noFindings(), quarantined: 0, pendingSince: [], complete: true }
+  t.same(await rig.reconcile(), nothing, 'nothing is due yet')
   rig.clock.now += LONGEST_CALL_MS - AFTER
   await rig.controlPlane.activate(certificateId)
   rig.clock.now += AFTER
