@@ -44,6 +44,7 @@ await t.test('without a file there is one product, with the environment\'s setti
     renewExpiredForMs: 0,
     generatedKeys: true,
     estBase64: 'lines',
+    repair: 'report',
     lineRegistration: false
   }]])
 })
@@ -79,6 +80,7 @@ await t.test('what is allowed', async t => {
     renewExpiredForMs: 0,
     generatedKeys: true,
     estBase64: 'one-line',
+    repair: 'aws',
     lineRegistration: true
   }, { name: 'ec', keyTypes: ['EC-P256'], generatedKeys: false, attributes: { a: '1', b: '2', c: '3' } }), [])
 })
@@ -104,6 +106,7 @@ await t.test('each fault names product, member and what is allowed', async t => 
     renewExpiredForMs: [-1, 'never'],
     generatedKeys: ['true', 1],
     estBase64: ['line', true],
+    repair: ['always', true],
     lineRegistration: ['true', 0]
   }
   t.same(Object.keys(wrong), Object.keys(PRODUCT.properties), 'every member')

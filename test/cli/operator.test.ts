@@ -101,6 +101,33 @@ await t.test('--if-match: on the condition that nothing has changed', async t =>
   t.equal(service.bodies[0], '{"reason":"stolen"}')
 })
 
+await t.test('list --drifted and accept-drift: in what they differ, and why that is accepted', async t => {
+  const finding = { serialNumber: 'sn-1', kind: 'status-differs', product: 'pump', certificateId: ID, registry: 'ACTIVE', awsIot: 'INACTIVE', foundAt: '2026-11-20T12:00:00.000Z' }
+  const accepted = { ...finding, accepted: { at: '2026-11-21T12:00:00.000Z', actor: 'ada', reason: 'paused' } }
+  const service = await scriptedService(t, [{ status: 200, body: { devices: [finding, accepted] } }])
+  const { status, stdout } = await ask(service, 'list', '--drifted')
+  t.equal(status, 0)
+  t.equal(stdout, [
+    `SERIAL NUMBER  KIND            REGISTRY  AWS IOT   ${'CERTIFICATE'.padEnd(64)}  SINCE                     ACCEPTED`,
+    `sn-1           status-differs  ACTIVE    INACTIVE  ${ID}  2026-11-20T12:00:00.000Z`,
+    `sn-1           status-differs  ACTIVE    INACTIVE  ${ID}  2026-11-20T12:00:00.000Z  ada: paused`, ''
+  ].join('\n'))
+  await ask(service, 'list', '--drifted', '--accepted', '--json')
+  t.strictSame(service.paths, ['GET /v1/drifted-devices?limit=100', 'GET /v1/drifted-devices?limit=100&accepted=true'])
+  t.match(await ask(service, 'list', '--drifted', '--state', 'ACTIVE'), { status: 2, stderr: '--drifted goes with neither' })
+  t.match(await ask(service, 'list', '--accepted'), { status: 2, stderr: '--accepted needs --drifted' })
+
+  const accepting = await scriptedService(t, [{ status: 200, body: { serialNumber: 'sn-1', drift: [accepted] } }])
+  t.match(await ask(accepting, 'accept-drift', 'sn-1', '--kind', 'status-differs', '--reason', 'paused'), {
+    status: 0, stdout: 'accepted: status-differs: the registry says ACTIVE, AWS IoT says INACTIVE\n'
+  })
+  t.strictSame(accepting.paths, ['POST /v1/devices/sn-1/accept-drift'])
+  t.strictSame(accepting.bodies, ['{"kind":"status-differs","reason":"paused"}'])
+  t.match(await ask(accepting, 'reconcile', '--sweep', '--dry-run'), { status: 2, stderr: '--sweep goes without --dry-run' })
+  const shown = await scriptedService(t, [{ status: 200, body: { ...DEVICE, drift: [finding] } }])
+  t.match((await ask(shown, 'show', 'sn-1')).stdout, 'sn-1           status-differs  ACTIVE    INACTIVE')
+})
+
 await t.test('register: the token made here is printed once, and sent again after a lost answer', async t => {
   const registered = (request: Record<string, string>) => {
     const { registrationToken, ...device } = request
