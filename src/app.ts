@@ -36,6 +36,7 @@ import { driftSweeper } from './plugins/drift-sweeper.ts'
 import { drain } from './plugins/drain.ts'
 import { answerUnreadable, errorFacts, errorHandler, sendFrameworkError } from './plugins/error-handler.ts'
 import { forwardedPorts } from './plugins/forwarded-ports.ts'
+import { framing } from './plugins/framing.ts'
 import { items } from './plugins/items.ts'
 import { createMetrics, paceObserver, requestMetrics } from './plugins/metrics.ts'
 import { isReadAtOwnPace, ndjson } from './plugins/ndjson.ts'
@@ -179,6 +180,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     maxEventLoopDelayMs: config.MAX_EVENT_LOOP_DELAY_MS,
     onInFlight: count => metrics.inFlight.set(count)
   })
+  await service.register(framing)
   await service.register(strictInput)
   await service.register(ndjson, LINE_LIMITS)
   await service.register(items, { ...ITEMS, isAudited, onFailure: code => metrics.refusals.inc({ code }) })

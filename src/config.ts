@@ -63,6 +63,8 @@ export function readConfig (
   const quotas = entriesOf(settings.AWS_IOT_QUOTAS)
   const expect = (holds: boolean, fault: string) => { if (!holds) faults.push(fault) }
 
+  expect(settings.AWS_REGION !== '', 'AWS_REGION must name an AWS Region, such as eu-central-1')
+  expect(local || !(env['AWS_DEFAULT_REGION'] && env['AWS_REGION'] === undefined), 'AWS_REGION must be set: AWS_DEFAULT_REGION, which is set, is for the AWS CLI alone')
   expect(!(local && isProduction), 'CVM_LOCAL must not be true when NODE_ENV is production')
   if (!local || settings.TOKEN_PEPPER) {
     expect(pepper.length >= 32 && pepper.toString('base64') === settings.TOKEN_PEPPER,

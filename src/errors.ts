@@ -59,6 +59,7 @@ const TABLE = {
   'shadow-too-large': entry(413, 'The shadow would be larger than the 8 KB that AWS IoT keeps', 'Send less, or take members out of it with null.'),
   'uri-too-long': entry(414, 'The URL is too long', 'Shorten it.'),
   'unsupported-media-type': entry(415, 'The body has the wrong media type', 'Send `Content-Type: application/json`, or `application/x-ndjson` where the route takes lines.'),
+  'expectation-failed': entry(417, 'The service does not meet the expectation', 'Leave `Expect` out, or send `Expect: 100-continue`.'),
   'rate-limited': entry(429, 'Too many requests', 'Wait `Retry-After` seconds.'),
   'headers-too-large': entry(431, 'The request headers are too large', 'Send less.'),
   'internal-error': entry(500, 'The service failed', 'Send the same request again; report `requestId` if it stays.'),

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { homedir } from 'node:os'
 import closeWithGrace from 'close-with-grace'
 import type { FastifyInstance } from 'fastify'
 import { pino } from 'pino'
@@ -11,6 +12,7 @@ import { productFaults } from './products.ts'
 
 /** The process: configuration, local mode if asked, listeners, graceful close. Exit codes: 0 closed, 1 failed, 2 misconfigured. */
 async function main (): Promise<void> {
+  ensureHome()
   const config = readConfig(process.env, productFaults)
   const log = pino({ level: config.LOG_LEVEL })
   // For `fetch`, by which identity providers and CRLs are asked. AWS is reached directly, or through VPC endpoints.
@@ -27,6 +29,15 @@ async function main (): Promise<void> {
   const opsUrl = await listen(app.ops, config.HOST, config.OPS_PORT, 'OPS_PORT')
   log.info({ serviceUrl, opsUrl, version }, 'listening')
   await local?.welcome(app, { serviceUrl, opsUrl })
+}
+
+/** The AWS SDK looks for its files in a home and ends the process where there is none; Docker gives such a user `/`, too. */
+function ensureHome (): void {
+  try {
+    homedir()
+  } catch {
+    process.env['HOME'] = '/'
+  }
 }
 
 function closeOnSignals (app: App, config: Config, local: LocalMode | undefined): void {

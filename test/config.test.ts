@@ -51,6 +51,15 @@ await t.test('nothing set is a laptop', async t => {
   t.strictSame(readConfig({ CVM_LOCAL: undefined, UNKNOWN: '1', PATH: '/bin' }), config, 'what is no setting does not matter')
 })
 
+await t.test('the Region is named, and by the name that the service reads', t => {
+  isFaulty(t, { AWS_REGION: '' }, /^AWS_REGION must name an AWS Region, such as eu-central-1$/)
+  isFaulty(t, { ...PRODUCTION, AWS_DEFAULT_REGION: 'eu-west-1' }, /^AWS_REGION must be set: AWS_DEFAULT_REGION/)
+  isFaulty(t, { ...PRODUCTION, AWS_DEFAULT_REGION: 'eu-west-1', AWS_REGION: '' }, /^AWS_REGION must name/)
+  t.equal(readConfig({ ...PRODUCTION, AWS_DEFAULT_REGION: 'eu-west-1', AWS_REGION: 'eu-central-1' }).AWS_REGION, 'eu-central-1')
+  t.equal(readConfig({ AWS_DEFAULT_REGION: 'eu-west-1' }).AWS_REGION, 'us-east-1', 'local mode has a Region of its own')
+  t.end()
+})
+
 await t.test('the end of what old clients use is a date', t => {
   t.match(readConfig({}), { LEGACY_CVM: false, LEGACY_CVM_SUNSET: '' })
   t.match(readConfig({ LEGACY_CVM: 'true', LEGACY_CVM_SUNSET: '2028-02-29' }), { LEGACY_CVM: true })

@@ -26,14 +26,26 @@ export class Failure extends Error {
 }
 
 /** Renders any thrown value for stderr: never a stack trace, never control characters of a stranger's answer. */
-export function describe (error: unknown): string {
-  if (!(error instanceof Failure)) return `cvm: ${printable(messageOf(error))}\n`
-  const { code, reason, detail, remedy, requestId } = error.problem
+export function describe (error: unknown, what?: string): string {
+  const { message, problem } = error instanceof Failure ? error : machineFailure(error, what)
+  const { code, reason, detail, remedy, requestId } = problem
   const rows = [['code', code], ['reason', reason], ['detail', detail], ['remedy', remedy], ['request id', requestId]]
     .filter((row): row is [string, string] => row[1] !== undefined && row[1] !== '')
     .map(([name, value]) => `  ${`${name}:`.padEnd(12)}${printable(value)}\n`)
-  return `cvm: ${printable(error.message)}\n${rows.join('')}`
+  return `cvm: ${printable(message)}\n${rows.join('')}`
 }
+
+/** What is said of an error that no command explains; `what` names the attempt that failed. */
+function machineFailure (error: unknown, what?: string): { message: string, problem: Problem } {
+  const remedy = MACHINE_REMEDIES[codeOf(error)]
+  return { message: what === undefined ? messageOf(error) : `${what}: ${messageOf(error)}`, problem: remedy === undefined ? {} : { remedy } }
+}
+
+const MORE_FILES = 'Raise the limit of open files (ulimit -n), or let fewer programs run'
+const MORE_ROOM = 'Make room on the disk'
+
+/** What to do about the machine's own limits. */
+const MACHINE_REMEDIES: Readonly<Record<string, string>> = { EMFILE: MORE_FILES, ENFILE: MORE_FILES, ENOSPC: MORE_ROOM, EDQUOT: MORE_ROOM }
 
 /** The message of any thrown value; an AggregateError (several addresses tried) speaks through its first member. */
 export function messageOf (error: unknown): string {
@@ -50,7 +62,8 @@ const FILE_ERRORS: Readonly<Record<string, string>> = {
 
 /** For a file that cannot be read, what it is. */
 export function unreadable (file: string, error: unknown): Failure {
-  return new Failure(EXIT.failed, `cannot read ${file}`, { detail: FILE_ERRORS[codeOf(error)] ?? messageOf(error) }, error)
+  const remedy = MACHINE_REMEDIES[codeOf(error)]
+  return new Failure(EXIT.failed, `cannot read ${file}`, { detail: FILE_ERRORS[codeOf(error)] ?? messageOf(error), ...remedy !== undefined && { remedy } }, error)
 }
 
 /** The `code` that Node, OpenSSL or commander put on an error, or ''. */

@@ -68,7 +68,10 @@ async function keyFrom (options: ConnectionOptions, settings: Settings, url: URL
 /** The configuration file, or nothing when there is none and none was named. */
 async function readSettings (): Promise<Settings> {
   const named = process.env['CVM_CONFIG']
-  const file = named || join(process.env['XDG_CONFIG_HOME'] || join(homedir(), '.config'), 'cvm', 'config.json')
+  const folder = home()
+  const configs = process.env['XDG_CONFIG_HOME'] || (folder && join(folder, '.config'))
+  const file = named || (configs && join(configs, 'cvm', 'config.json'))
+  if (!file) return {}
   const text = await readFile(file).then(textOf, (error: unknown) => {
     if (!named && ['ENOENT', 'ENOTDIR'].includes(codeOf(error))) return undefined
     throw unusable(file, `cannot be read: ${messageOf(error)}`)
@@ -95,7 +98,19 @@ function settingsOf (text: string, file: string): Settings {
 }
 
 function pathOf (path: string, file: string): string {
-  return path.startsWith('~/') ? join(homedir(), path.slice(2)) : resolve(dirname(file), path)
+  if (!path.startsWith('~/')) return resolve(dirname(file), path)
+  const folder = home()
+  if (folder === undefined) throw unusable(file, `names ${path}, and this user has no home: set HOME`)
+  return join(folder, path.slice(2))
+}
+
+/** The home of this user, if it has one: a user of a container may be in no list of users. */
+function home (): string | undefined {
+  try {
+    return homedir()
+  } catch {
+    return undefined
+  }
 }
 
 async function warnWhenOpen (file: string): Promise<void> {

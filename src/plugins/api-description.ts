@@ -74,7 +74,7 @@ export const problemSchema = {
 }
 
 const ANY: readonly ErrorCode[] = [
-  'invalid-request', 'request-timeout', 'uri-too-long', 'rate-limited', 'headers-too-large', 'internal-error', 'overloaded', 'deadline-exceeded'
+  'invalid-request', 'request-timeout', 'uri-too-long', 'expectation-failed', 'rate-limited', 'headers-too-large', 'internal-error', 'overloaded', 'deadline-exceeded'
 ]
 const WITH_BODY: readonly ErrorCode[] = ['malformed-json', 'body-too-large', 'unsupported-media-type']
 const FOR_PEOPLE: readonly ErrorCode[] = ['unauthenticated', 'forbidden', 'identity-provider-unavailable']

@@ -50,8 +50,6 @@ export const errorHandler = fp<ErrorHandlerOptions>(async (app, { onFailure, isA
     await limitAddress.call(app, request, reply)
     throw new CvmError('not-found')
   })
-  // Node alone would answer an unknown expectation without a problem document; it may as well be ignored (RFC 9110 section 10.1.1).
-  app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
   app.setNotFoundHandler(() => { throw new CvmError('not-found') })
   answerWrongMethods(app)
 }, { name: 'error-handler', dependencies: ['@fastify/rate-limit'] })
@@ -131,11 +129,16 @@ export function answerUnreadable (error: Error & { code?: string }, socket: Sock
   const code: ErrorCode = error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
     ? 'request-timeout'
     : error.code === 'HPE_HEADER_OVERFLOW' ? 'headers-too-large' : 'invalid-request'
-  const requestId = randomUUID()
-  log.debug({ code, cause: error.code, requestId }, 'unreadable request')
   const detail = code === 'invalid-request' ? { detail: 'this is not an HTTP/1.1 request' } : {}
-  const body = JSON.stringify(problemOf(new CvmError(code, detail), requestId))
-  const { status } = ERRORS[code]
+  log.debug({ code, cause: error.code }, 'unreadable request')
+  answerAndClose(new CvmError(code, detail), socket)
+}
+
+/** Writes a problem document onto a connection that Fastify has no request of, and closes it. */
+export function answerAndClose (error: CvmError, socket: Socket): void {
+  const requestId = randomUUID()
+  const body = JSON.stringify(problemOf(error, requestId))
+  const { status } = ERRORS[error.code]
   if (socket.writable) {
     socket.write(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: ${PROBLEM_JSON}\r\nContent-Length: ${Buffer.byteLength(body)}\r\n` +
       `Date: ${new Date().toUTCString()}\r\nX-Request-Id: ${requestId}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n${body}`)
