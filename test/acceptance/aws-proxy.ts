@@ -2,6 +2,7 @@
 import { Agent, type IncomingHttpHeaders, type IncomingMessage, type ServerResponse, createServer, request } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { buffer } from 'node:stream/consumers'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Test } from 'tap'
 
 /** One call of a service to AWS. */
@@ -19,8 +20,12 @@ export interface AwsCall {
 
 export interface AwsAnswer { readonly status: number, readonly body: Readonly<Record<string, unknown>> }
 
-/** `cut` ends the connection, `lose` leaves the caller waiting for ever. */
-export type Fate = 'pass' | 'cut' | 'lose'
+/**
+ * `cut` ends the connection, `half` in the middle of the answer; `lose` leaves the caller waiting for ever; `twice` has AWS carry a call
+ * out twice, and passes the second answer. With `waitMs` a call or an answer is held for so long and then passes, whether the caller still
+ * waits or not.
+ */
+export type Fate = 'pass' | 'cut' | 'half' | 'lose' | 'twice' | { readonly waitMs: number }
 
 /** Asked about every call before AWS gets it, and about every answer before the caller gets it. */
 export interface Decider {
@@ -34,10 +39,18 @@ export async function startAwsProxy (t: Test, target: string, from: string, deci
   const handle = async (incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> => {
     const content = await buffer(incoming)
     const call = callOf(incoming, content, from)
-    if (met(decider.before(call), outgoing)) return
-    const { status, headers, body } = await forward(agent, target, incoming, content)
-    if (met(decider.after(call, { status, body: parsed(body) }), outgoing)) return
-    outgoing.writeHead(status, headers).end(body)
+    const before = decider.before(call)
+    if (await met(before, outgoing)) return
+    const ask = async () => {
+      const answer = await forward(agent, target, incoming, content)
+      return { answer, after: decider.after(call, { status: answer.status, body: parsed(answer.body) }) }
+    }
+    if (before === 'twice') await ask()
+    const { answer: { status, headers, body }, after } = await ask()
+    if (await met(after, outgoing)) return
+    outgoing.writeHead(status, headers)
+    if (after === 'half') outgoing.write(body.subarray(0, body.length / 2), () => outgoing.destroy())
+    else outgoing.end(body)
   }
   const server = createServer((incoming, outgoing) => { handle(incoming, outgoing).catch(() => outgoing.destroy()) })
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
@@ -49,10 +62,11 @@ export async function startAwsProxy (t: Test, target: string, from: string, deci
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
 }
 
-/** Carries out what is not `pass`. */
-function met (fate: Fate, outgoing: ServerResponse): boolean {
+/** Holds what is to wait, and ends what is not to go on; whether it was ended. */
+async function met (fate: Fate, outgoing: ServerResponse): Promise<boolean> {
+  if (typeof fate === 'object') await delay(fate.waitMs)
   if (fate === 'cut') outgoing.destroy()
-  return fate !== 'pass'
+  return fate === 'cut' || fate === 'lose'
 }
 
 /** To its end, also when the caller has died: AWS does not know. */

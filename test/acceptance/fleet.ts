@@ -21,6 +21,8 @@ export interface Replica {
 export interface Fleet {
   readonly aws: LocalAws
   readonly replicas: readonly Replica[]
+  /** The API key of an operator. */
+  readonly operatorKey: string
   /** The API key of a manufacturing line. */
   readonly lineKey: string
   /** A route for operators, asked of the last replica or of this one. */
@@ -69,6 +71,7 @@ export async function startFleet (
   return {
     aws,
     replicas,
+    operatorKey: key,
     lineKey,
     async ask (path, body, of = replicas.at(-1)!) {
       const headers = { authorization: `Bearer ${key}`, ...body && { 'content-type': 'application/json' } }

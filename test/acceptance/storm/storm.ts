@@ -1,0 +1,127 @@
+// A storm: replicas of the service behind a rough network, and the people and devices that work with them all the same.
+import { setTimeout as delay } from 'node:timers/promises'
+import { type LineResult, postBatch } from '../batch-client.ts'
+import { type Fleet, unfinished } from '../fleet.ts'
+import type { Observer } from '../observer.ts'
+import type { Vended } from '../tools.ts'
+import { askOnce } from './ask.ts'
+import { operate, reset } from './operators.ts'
+import { StormDevice } from './storm-device.ts'
+import type { Weather } from './weather.ts'
+
+/** How much there is of everything. */
+export interface StormSize {
+  readonly ms: number
+  readonly devices: number
+  readonly batches: number
+  readonly batch: number
+  readonly operatorEveryMs: number
+  readonly killEveryMs: number
+  readonly idleMs: number
+  readonly folders: number
+  readonly lineDevices: number
+  readonly watchEveryMs: number
+}
+
+/** Generous: what reconcile could not finish it tries again later each time. */
+const SETTLED_WITHIN_MS = 1_200_000
+
+export class Storm {
+  readonly fleet: Fleet
+  readonly weather: Weather
+  readonly observer: Observer
+  /** The balancer. */
+  readonly url: string
+  readonly size: StormSize
+  readonly devices: StormDevice[] = []
+  /** What must never be, in words. */
+  readonly wrong: string[] = []
+
+  constructor (facts: { fleet: Fleet, weather: Weather, observer: Observer, url: string, size: StormSize }) {
+    this.fleet = facts.fleet
+    this.weather = facts.weather
+    this.observer = facts.observer
+    this.url = facts.url
+    this.size = facts.size
+  }
+
+  async register (way: 'csr' | 'keys', isUntouched: boolean): Promise<StormDevice> {
+    const device = new StormDevice(this, await this.fleet.aws.register(), { way, isUntouched })
+    this.devices.push(device)
+    return device
+  }
+
+  /** Devices that live through the storm, each at its own pace. */
+  async live (device: StormDevice): Promise<void> {
+    while (!this.weather.over.aborted && !device.isDecommissioned) {
+      await device.work()
+      await this.weather.sleep(this.weather.random(this.size.idleMs, 'idle'))
+    }
+  }
+
+  /** What an operator does for a device that cannot help itself. */
+  async help (device: StormDevice, code: string | undefined): Promise<void> {
+    await this.weather.sleep(1_000)
+    if (device.isDecommissioned) return
+    this.weather.count('help')
+    if (code === 'device-disabled') await operate(this, device, 'enable')
+    else await reset(this, device)
+  }
+
+  /** A line: batches of new devices, each sent again until every line is vended. */
+  async line (): Promise<void> {
+    const { fleet: { lineKey }, url, size, weather } = this
+    for (let n = 0; n < size.batches && !weather.over.aborted; n++) {
+      const devices = await Promise.all(Array.from({ length: size.batch }, () => this.register('csr', true)))
+      const left = new Map(await Promise.all(devices.map(async device => [device.serialNumber, { device, ...await device.request() }] as const)))
+      for (const [serialNumber, { line }] of left) this.observer.expect(serialNumber, (JSON.parse(line) as { certificateSigningRequest: string }).certificateSigningRequest)
+      while (left.size > 0) {
+        await postBatch({ url, key: lineKey }, [...left.values()].map(({ line }) => line), result => this.#lineEnded(result, left)).catch(() => undefined)
+        if (left.size > 0) await delay(300)
+      }
+      await weather.sleep(weather.random(size.ms / size.batches, 'batch'))
+    }
+  }
+
+  #lineEnded (result: LineResult, left: Map<string, { take: (vended: Vended) => void }>): void {
+    const { serialNumber, status, code } = result
+    this.weather.count(`batch line: ${status} ${code ?? ''}`.trim())
+    if (status === 'refused') this.wrong.push(`${serialNumber}: a line of a batch was refused: ${code}`)
+    if (status === 'vended' || status === 'replayed') left.get(serialNumber)?.take({ endpoint: new URL(this.fleet.aws.mqttUrl).host, rootCaPem: '', ...result } as unknown as Vended)
+    if (status !== 'failed') left.delete(serialNumber)
+  }
+
+  /**
+   * After the storm: helps each device until the registry and the device say the same, and reconcile has nothing left to do. What is
+   * wrong where that does not come.
+   */
+  async settle (): Promise<void> {
+    const deadline = Date.now() + SETTLED_WITHIN_MS
+    for (let isQuiet = false; !isQuiet;) {
+      const settled = await Promise.all(this.devices.map(device => this.#settleOne(device)))
+      const { actions, backlog, drift } = await unfinished(this.fleet, 2_000).catch(cause => ({ actions: [cause as object], backlog: -1, drift: -1 }))
+      isQuiet = settled.every(Boolean) && actions.length === 0 && backlog === 0 && drift === 0
+      if (isQuiet) return
+      if (Date.now() > deadline) {
+        const unserved = this.devices.filter((_device, n) => !settled[n]).map(({ serialNumber }) => serialNumber)
+        this.wrong.push(`not settled: ${unserved.join()} ${JSON.stringify({ actions, backlog, drift })}`)
+        return
+      }
+      await delay(500)
+    }
+  }
+
+  /** Whether the device and the registry agree; if not, does what a person would do about it. */
+  async #settleOne (device: StormDevice): Promise<boolean> {
+    const { body: { state, certificateId } } = await askOnce(this.url, `/v1/devices/${device.serialNumber}`, undefined, this.fleet.operatorKey)
+    if (state === undefined) return false
+    if (device.isDecommissioned) {
+      if (state === 'DECOMMISSIONED') return true
+      await operate(this, device, 'decommission')
+    } else if (state === 'ACTIVE' && device.held?.certificateId === certificateId) return true
+    else if (state === 'DISABLED') await operate(this, device, 'enable')
+    else if (state === 'REVOKED') await reset(this, device)
+    else await device.work()
+    return false
+  }
+}
