@@ -13,5 +13,6 @@ export async function keyAndRequest (device: Device): Promise<KeyAndRequest> {
   const keys = await crypto.subtle.generateKey(KEY, true, ['sign', 'verify'])
   const request = await x509.Pkcs10CertificateRequestGenerator.create({ name: `CN=${device.serialNumber}`, keys, signingAlgorithm: KEY })
   const csr = request.toString('pem')
-  return { csr, body: JSON.stringify({ ...device, certificateSigningRequest: csr }), publicKey: Buffer.from(request.publicKey.rawData), privateKey: KeyObject.from(keys.privateKey) }
+  const body = JSON.stringify({ ...device, certificateSigningRequest: csr })
+  return { csr, body, publicKey: Buffer.from(request.publicKey.rawData), privateKey: KeyObject.from(keys.privateKey) }
 }

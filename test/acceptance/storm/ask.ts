@@ -17,7 +17,8 @@ export async function askOnce (url: string, path: string, body?: object, key?: s
     const answer = await fetch(url + path, { headers, signal: AbortSignal.timeout(30_000), ...body && { method: 'POST', body: JSON.stringify(body) } })
     const content = await answer.json() as Reply['body'] & { code?: string, reason?: string }
     const after = answer.headers.get('retry-after')
-    return { status: answer.status, code: content.code, reason: content.reason, body: content, retryAfterMs: after === null ? undefined : Number(after) * 1000 }
+    const { code, reason } = content
+    return { status: answer.status, code, reason, body: content, retryAfterMs: after === null ? undefined : Number(after) * 1000 }
   } catch {
     return { status: 0, code: undefined, reason: undefined, body: {}, retryAfterMs: undefined }
   }

@@ -22,7 +22,10 @@ export async function startBalancer (t: Test, replicas: readonly Replica[], weat
     const send = (to?: ServerResponse) => forward(next(), incoming, body, weather, to)
     // An operator's wish takes effect each time that it arrives, and is sent again by its operator alone.
     const isWish = incoming.url?.startsWith('/v1/devices/')
-    if (weather.happens('request cut', 200)) return void outgoing.destroy()
+    if (weather.happens('request cut', 200)) {
+      outgoing.destroy()
+      return
+    }
     if (weather.happens('request delayed', 500)) await delay(weather.random(1_000, 'request delay'))
     if (!isWish && weather.happens('request late', 150)) {
       outgoing.destroy()

@@ -37,7 +37,7 @@ export class Folders {
 
   /** A device that is enrolled and then renewed again and again. */
   async device (): Promise<Folder> {
-    const { fleet, weather } = this.#storm
+    const { fleet, weather, size } = this.#storm
     const { serialNumber, registrationToken } = await fleet.aws.register()
     const path = join(this.#dir, serialNumber)
     await this.#untilDone(serialNumber, ['device', 'enroll', '--serial', serialNumber, '--out', path], { CVM_REGISTRATION_TOKEN: registrationToken })
@@ -45,6 +45,7 @@ export class Folders {
     do {
       await this.#untilDone(serialNumber, ['device', 'renew', '--dir', path], {}, async () => await this.#mustWork({ serialNumber, path }))
       weather.count('cvm renewed')
+      await weather.sleep(weather.random(size.idleMs, 'folder idle'))
     } while (!weather.over.aborted)
     // Once more in calm weather: from the folder as the storm left it.
     await this.#untilDone(serialNumber, ['device', 'renew', '--dir', path], {})

@@ -8,9 +8,9 @@ import type { Vended } from '../tools.ts'
 import { type Reply, askOnce, persist } from './ask.ts'
 import type { Storm } from './storm.ts'
 
-interface Pair { readonly certificateId: string, readonly certificatePem: string, readonly privateKey: KeyObject, readonly endpoint: string, readonly rootCaPem: string }
+interface Pair extends Pick<Vended, 'certificateId' | 'certificatePem' | 'endpoint'> { readonly privateKey: KeyObject }
 
-/** So long after an operator's request for a device its answers may be surprising: a paused replica carries the request out when it goes on. */
+/** So long after an operator's request its device may be surprised: a paused replica carries the request out when it goes on. */
 const TOUCHED_MS = 45_000
 const SERVED_WITHIN_MS = 400_000
 
@@ -58,7 +58,8 @@ export class StormDevice {
   /** The request of a batch for it; what became of it is told by `take`. */
   async request (): Promise<{ line: string, take: (vended: Vended) => void }> {
     this.#key ??= await keyAndRequest({ serialNumber: this.serialNumber, registrationToken: this.#token })
-    const { body, privateKey } = this.#key
+    const { csr, body, privateKey } = this.#key
+    this.#storm.observer.expect(this.serialNumber, csr)
     return { line: body, take: vended => this.#take(vended, privateKey) }
   }
 
@@ -85,10 +86,10 @@ export class StormDevice {
   }
 
   #take (vended: Vended, privateKey: KeyObject): void {
-    const { certificateId, certificatePem, endpoint, rootCaPem } = vended
+    const { certificateId, certificatePem, endpoint } = vended
     if (this.#vendedPem !== undefined && this.#vendedPem !== certificatePem) this.#wrong('two certificates were given for one token and key (G2)')
     this.#vendedPem = certificatePem
-    this.held ??= { certificateId, certificatePem, privateKey, endpoint, rootCaPem }
+    this.held ??= { certificateId, certificatePem, privateKey, endpoint }
   }
 
   /** A whole renewal, as the README tells a device to do it. */
@@ -115,15 +116,16 @@ export class StormDevice {
     this.#next ??= { key: await keyAndRequest({ serialNumber, registrationToken: '' }) }
     const { key } = this.#next
     observer.expect(serialNumber, key.csr)
+    const { privateKey, certificateId: heldId, endpoint: audience } = held
     const reply = await this.#persist('renew', async () => askOnce(url, '/v1/certificates/renew', {
-      serialNumber, certificateSigningRequest: key.csr, proof: await proofBy(held.privateKey, held.certificateId, held.endpoint, Date.now(), key.csr)
+      serialNumber, certificateSigningRequest: key.csr, proof: await proofBy(privateKey, heldId, audience, Date.now(), key.csr)
     }))
     if (reply.status >= 300) {
       await this.#refused('renew', reply)
       return false
     }
-    const { certificateId, certificatePem, endpoint, rootCaPem } = reply.body as Vended
-    if (this.#next) this.#next = { key, pair: { certificateId, certificatePem, endpoint, rootCaPem, privateKey: key.privateKey } }
+    const { certificateId, certificatePem, endpoint } = reply.body as Vended
+    if (this.#next) this.#next = { key, pair: { certificateId, certificatePem, endpoint, privateKey: key.privateKey } }
     return this.#next !== undefined
   }
 

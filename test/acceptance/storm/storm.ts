@@ -73,10 +73,11 @@ export class Storm {
     const { fleet: { lineKey }, url, size, weather } = this
     for (let n = 0; n < size.batches && !weather.over.aborted; n++) {
       const devices = await Promise.all(Array.from({ length: size.batch }, () => this.register('csr', true)))
-      const left = new Map(await Promise.all(devices.map(async device => [device.serialNumber, { device, ...await device.request() }] as const)))
-      for (const [serialNumber, { line }] of left) this.observer.expect(serialNumber, (JSON.parse(line) as { certificateSigningRequest: string }).certificateSigningRequest)
+      const left = new Map(await Promise.all(devices.map(async device => [device.serialNumber, await device.request()] as const)))
       while (left.size > 0) {
-        await postBatch({ url, key: lineKey }, [...left.values()].map(({ line }) => line), result => this.#lineEnded(result, left)).catch(() => undefined)
+        const lines = [...left.values()].map(({ line }) => line)
+        // What ends it before its end is the weather's doing: what was not answered is sent again.
+        await postBatch({ url, key: lineKey }, lines, result => this.#lineEnded(result, left)).catch(() => undefined)
         if (left.size > 0) await delay(300)
       }
       await weather.sleep(weather.random(size.ms / size.batches, 'batch'))
@@ -99,12 +100,12 @@ export class Storm {
     const deadline = Date.now() + SETTLED_WITHIN_MS
     for (let isQuiet = false; !isQuiet;) {
       const settled = await Promise.all(this.devices.map(device => this.#settleOne(device)))
-      const { actions, backlog, drift } = await unfinished(this.fleet, 2_000).catch(cause => ({ actions: [cause as object], backlog: -1, drift: -1 }))
-      isQuiet = settled.every(Boolean) && actions.length === 0 && backlog === 0 && drift === 0
+      const left = await unfinished(this.fleet, 2_000).catch((cause: unknown) => ({ actions: [cause], backlog: 0, drift: 0 }))
+      isQuiet = settled.every(Boolean) && left.actions.length === 0 && left.backlog === 0 && left.drift === 0
       if (isQuiet) return
       if (Date.now() > deadline) {
         const unserved = this.devices.filter((_device, n) => !settled[n]).map(({ serialNumber }) => serialNumber)
-        this.wrong.push(`not settled: ${unserved.join()} ${JSON.stringify({ actions, backlog, drift })}`)
+        this.wrong.push(`not settled: ${unserved.join()} ${JSON.stringify(left)}`)
         return
       }
       await delay(500)
