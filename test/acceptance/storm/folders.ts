@@ -6,7 +6,7 @@ import { DescribeCertificateCommand } from '@aws-sdk/client-iot'
 import type { Test } from 'tap'
 import { until } from '../../fixtures/until.ts'
 import { CLI, type Exit, start } from '../processes.ts'
-import type { Storm } from './storm.ts'
+import type { Scene } from './scene.ts'
 
 const KEY = 'iot-private.pem.key'
 const CERTIFICATE = 'iot-certificate.pem.crt'
@@ -26,18 +26,18 @@ export function pairOf (path: string): { certificateId: string, cert: string, ke
 
 export class Folders {
   readonly #t: Test
-  readonly #storm: Storm
+  readonly #scene: Scene
   readonly #dir: string
 
-  constructor (t: Test, storm: Storm, dir: string) {
+  constructor (t: Test, scene: Scene, dir: string) {
     this.#t = t
-    this.#storm = storm
+    this.#scene = scene
     this.#dir = dir
   }
 
   /** A device that is enrolled and then renewed again and again. */
   async device (): Promise<Folder> {
-    const { fleet, weather, size } = this.#storm
+    const { fleet, weather, size } = this.#scene
     const { serialNumber, registrationToken } = await fleet.aws.register()
     const path = join(this.#dir, serialNumber)
     await this.#untilDone(serialNumber, ['device', 'enroll', '--serial', serialNumber, '--out', path], { CVM_REGISTRATION_TOKEN: registrationToken })
@@ -45,7 +45,7 @@ export class Folders {
     do {
       await this.#untilDone(serialNumber, ['device', 'renew', '--dir', path], {}, async () => await this.#mustWork({ serialNumber, path }))
       weather.count('cvm renewed')
-      await weather.sleep(weather.random(size.idleMs, 'folder idle'))
+      await weather.sleep(2_000 + weather.random(size.idleMs, 'folder idle'))
     } while (!weather.over.aborted)
     // Once more in calm weather: from the folder as the storm left it.
     await this.#untilDone(serialNumber, ['device', 'renew', '--dir', path], {})
@@ -54,7 +54,7 @@ export class Folders {
 
   /** A line's folder with many devices. */
   async line (): Promise<Folder[]> {
-    const { fleet: { aws, lineKey }, size } = this.#storm
+    const { fleet: { aws, lineKey }, size } = this.#scene
     const devices = await Promise.all(Array.from({ length: size.lineDevices }, () => aws.register()))
     const [file, out] = [join(this.#dir, 'line.csv'), join(this.#dir, 'line')]
     mkdirSync(this.#dir, { recursive: true })
@@ -70,12 +70,12 @@ export class Folders {
       const statuses = await Promise.all(pairs.map(({ certificateId }) => this.#statusOf(certificateId)))
       return statuses.includes('ACTIVE')
     }, WORKS_WITHIN_MS)
-    if (!works) this.#storm.wrong.push(`${serialNumber}: no pair in the folder works`)
+    if (!works) this.#scene.wrong.push(`${serialNumber}: no pair in the folder works`)
   }
 
   /** Runs it until it is done, whatever ends it before; sometimes twice at once. */
   async #untilDone (what: string, args: readonly string[], env: Record<string, string>, afterwards = async () => {}): Promise<void> {
-    const { weather } = this.#storm
+    const { weather } = this.#scene
     for (let exit: Exit = 1; exit !== 0;) {
       const isTwice = weather.happens('cvm twice at once', 1_500)
       const runs = await Promise.all(Array.from({ length: isTwice ? 2 : 1 }, () => this.#run(args, env)))
@@ -84,7 +84,7 @@ export class Folders {
         const isBusy = /is (in use by another cvm|being written by another) process/.test(run.output)
         weather.count(`cvm ${args[1]}: ${isBusy ? 'in use' : run.exit}`)
         if (isBusy ? !isTwice : run.exit !== 0 && run.exit !== 4 && run.exit !== 'SIGKILL' && args[0] !== 'line') {
-          this.#storm.wrong.push(`${what}: cvm ${args.slice(0, 2).join(' ')} ended with ${run.exit}: ${run.output}`)
+          this.#scene.wrong.push(`${what}: cvm ${args.slice(0, 2).join(' ')} ended with ${run.exit}: ${run.output}`)
         }
       }
       await afterwards()
@@ -93,7 +93,7 @@ export class Folders {
   }
 
   async #run (args: readonly string[], env: Record<string, string>): Promise<{ exit: Exit, output: string }> {
-    const { weather, url } = this.#storm
+    const { weather, url } = this.#scene
     const cvm = start(this.#t, process.execPath, [CLI, ...args, '--url', url, '--timeout', '60'], { ...env, CVM_LOCAL_DIR: '/nonexistent', XDG_CONFIG_HOME: '/nonexistent' })
     const isKilled = weather.happens('cvm killed', 4_000)
     if (isKilled || weather.happens('cvm stopped', 1_000)) {
@@ -107,7 +107,7 @@ export class Folders {
 
   async #statusOf (certificateId: string): Promise<string | undefined> {
     try {
-      const { certificateDescription } = await this.#storm.fleet.aws.iot.send(new DescribeCertificateCommand({ certificateId }))
+      const { certificateDescription } = await this.#scene.fleet.aws.iot.send(new DescribeCertificateCommand({ certificateId }))
       return certificateDescription?.status
     } catch (error) {
       if ((error as Error).name !== 'ResourceNotFoundException') throw error

@@ -6,13 +6,18 @@ import { type KeyAndRequest, keyAndRequest } from '../key-and-request.ts'
 import type { Device } from '../service-process.ts'
 import type { Vended } from '../tools.ts'
 import { type Reply, askOnce, persist } from './ask.ts'
-import type { Storm } from './storm.ts'
+import type { Scene } from './scene.ts'
 
 interface Pair extends Pick<Vended, 'certificateId' | 'certificatePem' | 'endpoint'> { readonly privateKey: KeyObject }
 
 /** So long after an operator's request its device may be surprised: a paused replica carries the request out when it goes on. */
 const TOUCHED_MS = 45_000
 const SERVED_WITHIN_MS = 400_000
+
+/** Asks an operator for what the device cannot do itself, with the code that it was refused with. */
+type Help = (device: StormDevice, code: string | undefined) => Promise<void>
+
+interface Nature { readonly way: 'csr' | 'keys', readonly isUntouched: boolean, readonly help: Help }
 
 export class StormDevice {
   readonly serialNumber: string
@@ -24,15 +29,17 @@ export class StormDevice {
   isDecommissioned = false
   /** When an operator last had a request for it under way. */
   touchedAt = -Infinity
-  readonly #storm: Storm
+  readonly #scene: Scene
+  readonly #help: Help
   #token: string
   #key: KeyAndRequest | undefined
   #next: { key: KeyAndRequest, pair?: Pair } | undefined
   #newToken: string | undefined
   #vendedPem: string | undefined
 
-  constructor (storm: Storm, { serialNumber, registrationToken }: Device, { way, isUntouched }: { way: 'csr' | 'keys', isUntouched: boolean }) {
-    this.#storm = storm
+  constructor (scene: Scene, { serialNumber, registrationToken }: Device, { way, isUntouched, help }: Nature) {
+    this.#scene = scene
+    this.#help = help
     this.serialNumber = serialNumber
     this.#token = registrationToken
     this.way = way
@@ -51,7 +58,7 @@ export class StormDevice {
       this.#newToken = this.held = this.#key = this.#next = this.#vendedPem = undefined
     }
     if (!this.held) return await this.#vend()
-    if (this.#key && this.#vendedPem === this.held.certificatePem && this.way === 'csr' && this.#storm.weather.random(4, 'replay') === 0) return await this.#vend()
+    if (this.#key && this.#vendedPem === this.held.certificatePem && this.way === 'csr' && this.#scene.weather.random(4, 'replay') === 0) return await this.#vend()
     return await this.renew()
   }
 
@@ -59,12 +66,12 @@ export class StormDevice {
   async request (): Promise<{ line: string, take: (vended: Vended) => void }> {
     this.#key ??= await keyAndRequest({ serialNumber: this.serialNumber, registrationToken: this.#token })
     const { csr, body, privateKey } = this.#key
-    this.#storm.observer.expect(this.serialNumber, csr)
+    this.#scene.observer.expect(this.serialNumber, csr)
     return { line: body, take: vended => this.#take(vended, privateKey) }
   }
 
   async #vend (): Promise<void> {
-    const { url, observer } = this.#storm
+    const { url, observer } = this.#scene
     let ask = () => askOnce(url, '/v1/keys-and-certificates', { serialNumber: this.serialNumber, registrationToken: this.#token })
     if (this.way === 'csr') {
       this.#key ??= await keyAndRequest({ serialNumber: this.serialNumber, registrationToken: this.#token })
@@ -77,7 +84,7 @@ export class StormDevice {
       const { keyPair } = reply.body
       if (this.#newToken || (this.way === 'keys' && !keyPair)) return
       this.#take(reply.body as Vended, this.way === 'csr' ? this.#key!.privateKey : createPrivateKey(keyPair!.privateKey))
-      this.#storm.weather.count('vend answered')
+      this.#scene.weather.count('vend answered')
       return
     }
     // Its private key was in an answer that was lost: only an operator helps, as the README says.
@@ -94,7 +101,7 @@ export class StormDevice {
 
   /** A whole renewal, as the README tells a device to do it. */
   async renew (): Promise<void> {
-    const { weather } = this.#storm
+    const { weather } = this.#scene
     const held = this.held!
     if (!this.#next?.pair && !await this.#ask(held)) return
     let confirmed = await this.#confirm()
@@ -111,7 +118,7 @@ export class StormDevice {
 
   /** Whether the new key has a certificate now. */
   async #ask (held: Pair): Promise<boolean> {
-    const { url, observer } = this.#storm
+    const { url, observer } = this.#scene
     const { serialNumber } = this
     this.#next ??= { key: await keyAndRequest({ serialNumber, registrationToken: '' }) }
     const { key } = this.#next
@@ -130,7 +137,7 @@ export class StormDevice {
   }
 
   async #confirm (): Promise<Reply> {
-    const { url } = this.#storm
+    const { url } = this.#scene
     const { certificateId, endpoint, privateKey } = this.#next!.pair!
     return await this.#persist('confirm', async () => askOnce(url, '/v1/certificates/confirm', {
       serialNumber: this.serialNumber, proof: await proofBy(privateKey, certificateId, endpoint, Date.now())
@@ -139,7 +146,7 @@ export class StormDevice {
 
   #persist (what: string, ask: () => Promise<Reply>): Promise<Reply> {
     return persist(ask, SERVED_WITHIN_MS, ({ status, code }) => {
-      this.#storm.weather.count(`${what}: ${status === 0 ? 'no answer' : `${status} ${code ?? ''}`.trim()}`)
+      this.#scene.weather.count(`${what}: ${status === 0 ? 'no answer' : `${status} ${code ?? ''}`.trim()}`)
       if (code === 'internal-error' || code === 'aws-iot-refused') this.#wrong(`${what} was answered ${status} ${code}`)
     })
   }
@@ -148,10 +155,10 @@ export class StormDevice {
   async #refused (what: string, { status, code, reason }: Reply): Promise<void> {
     const isExplained = Date.now() - this.touchedAt < TOUCHED_MS
     if (!isExplained && !this.#newToken) this.#wrong(`${what} was refused at last: ${status} ${code} ${reason ?? ''}, and no operator touched the device`)
-    if (!this.#newToken) await this.#storm.help(this, code)
+    if (!this.#newToken) await this.#help(this, code)
   }
 
   #wrong (what: string): void {
-    this.#storm.wrong.push(`${new Date().toISOString()} ${this.serialNumber}: ${what}`)
+    this.#scene.wrong.push(`${new Date().toISOString()} ${this.serialNumber}: ${what}`)
   }
 }
