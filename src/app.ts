@@ -139,7 +139,7 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const { release: releaseIot, accountEndpoint, ...controlPlanes } = pacedControlPlanes(aws, iot, {
     quotaFactor: config.AWS_IOT_QUOTA_FACTOR,
     quotas: config.AWS_IOT_QUOTAS,
-    maxWaitMs: { device: config.QUEUE_WAIT_DEVICE_MS, bulk: config.QUEUE_WAIT_BULK_MS },
+    maxWaitMs: { device: config.QUEUE_WAIT_DEVICE_MS, bulk: config.QUEUE_WAIT_BULK_MS, sweep: config.QUEUE_WAIT_BULK_MS },
     clock: { now: () => performance.now(), later (delayMs, work) { setTimeout(work, delayMs) } },
     observer: paceObserver(metrics)
   })

@@ -63,7 +63,7 @@ export const SETTINGS = Type.Object({
   })),
   AWS_IOT_QUOTAS: text('', 'calls a second by operation where they differ from that, such as `CreateCertificateFromCsr=30,UpdateCertificate=20`'),
   QUEUE_WAIT_DEVICE_MS: timer(5_000, 'longest wait for a turn at AWS IoT that a device\'s request begins with; longer is answered 503 at once'),
-  QUEUE_WAIT_BULK_MS: timer(15_000, 'the same for batches and reconcile, which wait behind devices'),
+  QUEUE_WAIT_BULK_MS: timer(15_000, 'the same for batches and reconcile, which wait behind devices, and for the sweep for drift, which waits behind all'),
   BATCH_AT_ONCE: Type.Integer({ minimum: 1, maximum: 1_000, default: 64, description: 'most lines of one batch that are worked on at once; fewer where the pace is slow' }),
   RECONCILE_INTERVAL_MS: timer(30_000, 'time between two runs of reconcile, in all replicas together'),
   RECONCILE_BATCH: Type.Integer({ minimum: 1, maximum: 1_000, default: 200, description: 'most unfinished devices in one run' }),

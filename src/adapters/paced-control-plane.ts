@@ -56,10 +56,11 @@ export interface PaceSettings {
 
 type IotSettings = Omit<ConstructorParameters<typeof IotControlPlane>[0], 'issuing' | 'binding' | 'tending'>
 
-/** AWS IoT's control plane as devices see it, who go first, and as batches and reconcile do: two views that keep one pace together. */
+/** AWS IoT's control plane as devices see it, who go first, as batches and reconcile do, and as the sweep: views that keep one pace. */
 export interface PacedControlPlanes {
   forDevices: ControlPlane
   forBulk: ControlPlane
+  forSweep: ControlPlane
   /** The account's CA certificates; in the devices' class. */
   authorities: AuthorityRegistry
   /** The destinations of the account's rules; in the devices' class. */
@@ -97,6 +98,7 @@ export function pacedControlPlanes (aws: Omit<AwsSettings, 'pace'>, iot: IotSett
   return {
     forDevices,
     forBulk: view('bulk'),
+    forSweep: view('sweep'),
     authorities: new IotAuthorities(tending),
     destinations: new IotDestinations(tending),
     accountEndpoint: () => account.endpoint(),

@@ -1,8 +1,9 @@
 import { CvmError } from '../errors.ts'
 import { CallRate } from './call-rate.ts'
 
-/** Who a call is for: a device that waits for its answer, or a batch or reconcile, which have time. */
-export type Priority = 'device' | 'bulk'
+/** Whom calls are for, in this order: devices, which wait for their answer; batches and reconcile, which have time; the sweep for drift. */
+export const PRIORITIES = ['device', 'bulk', 'sweep'] as const
+export type Priority = typeof PRIORITIES[number]
 
 /** Time and timers, given so that tests can turn the hands. */
 export interface Clock {
@@ -35,8 +36,11 @@ type Go = () => void
 /** Calls that an idle operation may make at once, in seconds' worth of its pace; far from the second's worth that AWS allows. */
 const BURST_S = 0.1
 
-/** When both wait, every so many calls one is a bulk call. */
+/** When others wait too, every so many calls one is a bulk call. */
 const BULK_SHARE = 10
+
+/** The same for calls of the sweep: it never stands still. */
+const SWEEP_SHARE = 100
 
 /** No caller is sent away for longer; a crowd that comes back before its time could otherwise push the time out for ever. */
 const LONGEST_RETRY_MS = 60_000
@@ -53,12 +57,13 @@ export class Pacer {
   readonly #clock: Clock
   readonly #observer: PaceObserver
   readonly #rate: CallRate
-  readonly #queues: Record<Priority, Go[]> = { device: [], bulk: [] }
+  readonly #queues: Record<Priority, Go[]> = { device: [], bulk: [], sweep: [] }
   /** When the last caller that was sent away is to be served, so that the next one is told a later time. */
-  readonly #promised: Record<Priority, number> = { device: 0, bulk: 0 }
+  readonly #promised: Record<Priority, number> = { device: 0, bulk: 0, sweep: 0 }
   #tokens = 1
   #filledAt: number
   #sinceBulk = 0
+  #sinceSweep = 0
   #timed = false
 
   constructor (operation: string, quota: number, clock: Clock, observer: PaceObserver) {
@@ -68,7 +73,7 @@ export class Pacer {
     this.#rate = new CallRate(quota, clock.now)
     this.#filledAt = clock.now()
     observer.pace(operation, quota)
-    for (const priority of ['device', 'bulk'] as const) observer.queue(operation, priority, 0)
+    for (const priority of PRIORITIES) observer.queue(operation, priority, 0)
   }
 
   /** Calls a second that are let go now. */
@@ -79,9 +84,11 @@ export class Pacer {
   /** How long a call of this class would wait if it came now, in milliseconds. */
   waitMs (priority: Priority): number {
     this.#fill()
-    const { device, bulk } = this.#queues
-    const bulkBefore = priority === 'bulk' ? bulk.length : Math.min(bulk.length, Math.floor(device.length / (BULK_SHARE - 1)))
-    return Math.max(0, (device.length + bulkBefore + 1 - this.#tokens) / this.#rate.perSecond * 1000)
+    const { device, bulk, sweep } = this.#queues
+    const bulkBefore = priority === 'device' ? Math.min(bulk.length, Math.floor(device.length / (BULK_SHARE - 1))) : bulk.length
+    const others = device.length + bulkBefore
+    const sweepBefore = priority === 'sweep' ? sweep.length : Math.min(sweep.length, Math.floor(others / (SWEEP_SHARE - 1)))
+    return Math.max(0, (others + sweepBefore + 1 - this.#tokens) / this.#rate.perSecond * 1000)
   }
 
   /** The refusal for a call that would wait `waitMs`; each says a later time than the one before. */
@@ -132,6 +139,7 @@ export class Pacer {
       const queue = this.#queues[priority]
       this.#tokens -= 1
       this.#sinceBulk = priority === 'bulk' ? 0 : this.#sinceBulk + 1
+      this.#sinceSweep = priority === 'sweep' ? 0 : this.#sinceSweep + 1
       this.#rate.used()
       queue.shift()?.()
       this.#observer.queue(this.#operation, priority, queue.length)
@@ -146,7 +154,8 @@ export class Pacer {
   }
 
   #next (): Priority | undefined {
-    const { device, bulk } = this.#queues
+    const { device, bulk, sweep } = this.#queues
+    if (sweep.length > 0 && (device.length + bulk.length === 0 || this.#sinceSweep >= SWEEP_SHARE - 1)) return 'sweep'
     if (bulk.length > 0 && (device.length === 0 || this.#sinceBulk >= BULK_SHARE - 1)) return 'bulk'
     return device.length > 0 ? 'device' : undefined
   }

@@ -27,7 +27,7 @@ interface SweepWish {
 
 /** The sweep for drift, counted and audited: `sweep` goes on with it, `show` renews the gauges from the table. */
 export function observedDrift (parts: Parts, vendDeps: VendDeps) {
-  const { config, audit, metrics, devices, catalog, findings, forBulk: controlPlane, products } = parts
+  const { config, audit, metrics, devices, catalog, findings, forSweep: controlPlane, products } = parts
   const deps = { ...vendDeps, controlPlane, renewals: parts.renewals }
   const kept = { seen: new SeenCertificates(), stuck: { revision: -1, tries: 0 } }
   const show = async (): Promise<void> => {

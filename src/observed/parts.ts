@@ -35,9 +35,10 @@ export interface Parts {
   oldDevices: OldDevices
   catalog: DeviceCatalog
   findings: DriftFindings
-  /** Where devices and operators go first, and where reconcile has time. */
+  /** Where devices and operators go first, where reconcile has time, and where all others go first. */
   forDevices: ControlPlane
   forBulk: ControlPlane
+  forSweep: ControlPlane
   shadows: Shadows
   authorities: AuthorityRegistry
   authoritySettings: AuthoritySettingsStore

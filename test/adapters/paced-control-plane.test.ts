@@ -48,7 +48,7 @@ async function rig (t: Test, answer: (request: string, n: number) => Answer, { o
   }, { endpoint: undefined }, {
     quotaFactor: 100,
     quotas: {},
-    maxWaitMs: { device: 60_000, bulk: 60_000 },
+    maxWaitMs: { device: 60_000, bulk: 60_000, sweep: 60_000 },
     clock: { now: () => performance.now(), later (delayMs, work) { setTimeout(work, delayMs) } },
     observer: {
       queue () {},
@@ -105,7 +105,8 @@ await t.test('a device overtakes a batch', async t => {
 })
 
 await t.test('what cannot be served in time is refused at once, before AWS hears of it', async t => {
-  const settings = { clock: new HandClock(), quotas: { CreateCertificateFromCsr: 0.5 }, maxWaitMs: { device: 1_000, bulk: 60_000 } }
+  const maxWaitMs = { device: 1_000, bulk: 60_000, sweep: 60_000 }
+  const settings = { clock: new HandClock(), quotas: { CreateCertificateFromCsr: 0.5 }, maxWaitMs }
   const { forDevices, requests, observed } = await rig(t, () => ISSUED, settings)
   await forDevices.createCertificateFromCsr('csr', never)
   const refused = await Promise.allSettled([1, 2].map(() => forDevices.createCertificateFromCsr('csr', never)))
@@ -117,7 +118,7 @@ await t.test('what cannot be served in time is refused at once, before AWS hears
 
 await t.test('a vend is not begun while the calls that it will need have a queue', async t => {
   const clock = new HandClock()
-  const settings = { clock, quotas: { UpdateCertificate: 0.2 }, maxWaitMs: { device: 3_000, bulk: 60_000 } }
+  const settings = { clock, quotas: { UpdateCertificate: 0.2 }, maxWaitMs: { device: 3_000, bulk: 60_000, sweep: 60_000 } }
   const { forDevices, requests } = await rig(t, () => ISSUED, settings)
   await forDevices.activate(ID, never)
   await t.rejects(forDevices.createCertificateFromCsr('csr', never), { code: 'aws-iot-throttled', retryAfterMs: 5_000 })
@@ -143,7 +144,8 @@ await t.test('pages and retries wait for their turn too', async t => {
 })
 
 await t.test('a call without a deadline ends all the same', async t => {
-  const { forDevices } = await rig(t, () => THROTTLED, { maxWaitMs: { device: 100, bulk: 100 }, quotas: { DescribeEndpoint: 0.5 } })
+  const maxWaitMs = { device: 100, bulk: 100, sweep: 100 }
+  const { forDevices } = await rig(t, () => THROTTLED, { maxWaitMs, quotas: { DescribeEndpoint: 0.5 } })
   await t.rejects(forDevices.endpoint(), { code: 'aws-iot-throttled' })
 })
 

@@ -195,7 +195,7 @@ async function observed () {
   const rig = await makeRig()
   const { log, lines } = capture('error')
   const { registry, adoptions, certificateHolds, keyOwners, findings, controlPlane, products } = rig
-  const planes = { forDevices: controlPlane, forBulk: controlPlane, admitLine: async () => () => {} }
+  const planes = { forDevices: controlPlane, forBulk: controlPlane, forSweep: controlPlane, admitLine: async () => () => {} }
   const metrics = createMetrics({ version: 'test', node: 'test' })
   const hashToken = HASH
   const { audit } = auditLog(log)
