@@ -20,6 +20,8 @@ const FLEET = 100_000
 const PAGE = 250
 const POLICY = 'policy'
 
+t.setTimeout(900_000)
+
 await t.test('what a pass costs at 100,000 devices', async t => {
   const { url, close } = await ENGINES[0]!.start()
   const client = clientOf(url)
