@@ -39,6 +39,23 @@ locals {
       Resource = aws_dynamodb_table.rate_limits.arn
     },
     {
+      # At the start and each minute the service looks whether what it needs is there. Without these it goes on, and says so in its log.
+      Sid      = "TableSetup"
+      Action   = ["dynamodb:DescribeTable"]
+      Resource = [aws_dynamodb_table.devices.arn, aws_dynamodb_table.rate_limits.arn]
+    },
+    {
+      Sid      = "TimeToLiveSetup"
+      Action   = ["dynamodb:DescribeTimeToLive"]
+      Resource = aws_dynamodb_table.rate_limits.arn
+    },
+    {
+      # The settings and products name the policies.
+      Sid      = "PolicySetup"
+      Action   = ["iot:GetPolicy"]
+      Resource = "${local.iot_arn}:policy/*"
+    },
+    {
       # A certificate's id is its digest, which nobody knows before it is made; certificates have no tags either.
       Sid = "Certificates"
       Action = [

@@ -7,24 +7,26 @@ import type { Logger } from 'pino'
 import { type AwsSettings, countingClient, dynamodbClient, iotDataClient } from './adapters/aws-clients.ts'
 import { CrlFilesAndUrls } from './adapters/crl-source.ts'
 import type { OnQuarantined } from './adapters/device-rows.ts'
-import { ensureDeviceTable } from './adapters/device-table.ts'
+import { deviceTable, ensureDeviceTable } from './adapters/device-table.ts'
 import { DynamoDbAuthoritySettings } from './adapters/dynamodb-authority-settings.ts'
 import { DynamoDbAdoptions } from './adapters/dynamodb-adoptions.ts'
 import { DynamoDbCertificateHolds } from './adapters/dynamodb-certificate-holds.ts'
 import { DynamoDbDeviceCatalog } from './adapters/dynamodb-device-catalog.ts'
 import { DynamoDbDriftFindings } from './adapters/dynamodb-drift-findings.ts'
 import { DynamoDbDeviceRegistry } from './adapters/dynamodb-device-registry.ts'
-import { dynamoDbRateStore, ensureRateLimitTable } from './adapters/dynamodb-rate-store.ts'
+import { RATE_LIMIT_TTL, dynamoDbRateStore, ensureRateLimitTable, rateLimitTable } from './adapters/dynamodb-rate-store.ts'
 import { DynamoDbKeyOwners } from './adapters/dynamodb-key-owners.ts'
 import { DynamoDbOldDevices } from './adapters/dynamodb-old-devices.ts'
 import { DynamoDbRenewals } from './adapters/dynamodb-renewals.ts'
 import { DynamoDbUnfinishedDevices } from './adapters/dynamodb-unfinished-devices.ts'
 import { IotDataPlane } from './adapters/iot-data-plane.ts'
 import { pacedControlPlanes } from './adapters/paced-control-plane.ts'
+import { type WantedTable, tableChecks } from './adapters/table-setup.ts'
 import { amazonRootCas } from './adapters/trust-anchors.ts'
 import type { Config } from './config.ts'
 import { auditLog } from './observed/audit-log.ts'
 import { observedFallbacks } from './observed/rate-store.ts'
+import { SetupWatch } from './observed/setup.ts'
 import { observedUseCases } from './observed/use-cases.ts'
 import { buildOps } from './ops.ts'
 import { apiDocs } from './plugins/api-docs.ts'
@@ -77,6 +79,9 @@ const LINE_LIMITS = { maxLines: 100_000, maxLineBytes: 16_384, maxBytes: 268_435
 /** Few enough items at once to leave the table to the vends; an array is answered before anybody gives up waiting. */
 const ITEMS = { atOnce: 16, arrayMs: 20_000 }
 
+/** How calls fail where what they need is missing; a query of an index that is not there is a ValidationException. */
+const MISSING: ReadonlySet<string> = new Set(['ResourceNotFoundException', 'ValidationException'])
+
 /** What is around the service: given by the environment in production, by local mode on a laptop. */
 export interface Surroundings {
   log: Logger
@@ -91,6 +96,8 @@ export interface App {
   ops: FastifyInstance
   registry: DeviceRegistry
   hashToken: TokenHasher
+  /** Looks at what the service needs in AWS; to be started before anything listens. */
+  setup: SetupWatch
   /** Ends the connections to AWS; call after both listeners are closed. */
   release: () => void
 }
@@ -110,17 +117,14 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     credentials: surroundings.credentials,
     observe (service, operation, result, durationMs) {
       metrics.awsCalls.inc({ service, operation, result })
-      metrics.dependencyUp.set({ dependency: service.replace('iot', 'aws-iot') }, isAnswer(result) ? 1 : 0)
+      const dependency = service.replace('iot', 'aws-iot')
+      metrics.dependencyUp.set({ dependency }, isAnswer(result) && !setup.isUnusable(dependency) ? 1 : 0)
+      if (MISSING.has(result)) setup.suspect()
       metrics.awsSeconds.observe({ service, operation }, durationMs / 1000)
     }
   }
   const dynamodb = dynamodbClient(aws)
   const counters = config.RATE_LIMIT_STORE === 'dynamodb' ? countingClient({ ...aws, callTimeoutMs: config.RATE_LIMIT_TIMEOUT_MS }) : undefined
-  if (config.CREATE_TABLES) {
-    await ensureDeviceTable(dynamodb, config.DEVICE_TABLE)
-    if (counters) await ensureRateLimitTable(dynamodb, config.RATE_LIMIT_TABLE)
-  }
-
   const documents = DynamoDBDocumentClient.from(dynamodb)
   const onQuarantined: OnQuarantined = fault => {
     metrics.quarantines.inc()
@@ -136,13 +140,26 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const findings = new DynamoDbDriftFindings(documents, config.DEVICE_TABLE)
   const keyOwners = new DynamoDbKeyOwners(documents, config.DEVICE_TABLE)
   const iot = { endpoint: config.IOT_ENDPOINT || undefined }
-  const { release: releaseIot, accountEndpoint, ...controlPlanes } = pacedControlPlanes(aws, iot, {
+  const { release: releaseIot, accountEndpoint, policyChecks, ...controlPlanes } = pacedControlPlanes(aws, iot, {
     quotaFactor: config.AWS_IOT_QUOTA_FACTOR,
     quotas: config.AWS_IOT_QUOTAS,
     maxWaitMs: { device: config.QUEUE_WAIT_DEVICE_MS, bulk: config.QUEUE_WAIT_BULK_MS, sweep: config.QUEUE_WAIT_BULK_MS },
     clock: { now: () => performance.now(), later (delayMs, work) { setTimeout(work, delayMs) } },
     observer: paceObserver(metrics)
   })
+  const setup = new SetupWatch({
+    checks: [
+      ...tablesOf(config).flatMap(table => tableChecks(dynamodb, table, config.AWS_REGION)),
+      ...policyChecks(products, config.AWS_REGION)
+    ],
+    metrics,
+    log,
+    intervalMs: config.SETUP_CHECK_INTERVAL_MS
+  })
+  if (config.CREATE_TABLES) {
+    await ensureDeviceTable(dynamodb, config.DEVICE_TABLE)
+    if (counters) await ensureRateLimitTable(dynamodb, config.RATE_LIMIT_TABLE)
+  }
   const iotData = iotDataClient(aws, async () => config.AWS_ENDPOINT_URL_IOT_DATA_PLANE || `https://${await accountEndpoint()}`)
   const hashToken = tokenHasher(config.TOKEN_PEPPER)
   const rootCaPem = surroundings.rootCaPem ?? (config.ROOT_CA_FILE ? readFileSync(config.ROOT_CA_FILE, 'utf8') : amazonRootCas())
@@ -235,11 +252,32 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
   const ops = buildOps({
     metrics,
     unready: () => service.isDraining() ? 'draining' : service.isOverloaded() ? 'overloaded' : undefined,
+    setup,
     dependencies: { dynamodb: () => registry.find('healthz'), 'aws-iot': () => forDevices.checkReachable() },
     now: Date.now
   })
-  const release = (): void => { dynamodb.destroy(); counters?.destroy(); releaseIot(); iotData.destroy() }
-  return { service, ops, registry, hashToken, release }
+  const release = (): void => { setup.stop(); dynamodb.destroy(); counters?.destroy(); releaseIot(); iotData.destroy() }
+  return { service, ops, registry, hashToken, setup, release }
+}
+
+/** The tables, and what the service is without each of them. */
+function tablesOf ({ DEVICE_TABLE, RATE_LIMIT_TABLE, RATE_LIMIT_STORE }: Config): WantedTable[] {
+  const devices: WantedTable = {
+    wanted: deviceTable(DEVICE_TABLE),
+    setting: 'DEVICE_TABLE',
+    resource: 'aws_dynamodb_table.devices',
+    isNeeded: true,
+    without: 'nothing can be vended'
+  }
+  const rateLimits: WantedTable = {
+    wanted: rateLimitTable(RATE_LIMIT_TABLE),
+    setting: 'RATE_LIMIT_TABLE',
+    resource: 'aws_dynamodb_table.rate_limits',
+    isNeeded: false,
+    without: 'each replica counts serial numbers for itself',
+    ttl: RATE_LIMIT_TTL
+  }
+  return RATE_LIMIT_STORE === 'dynamodb' ? [devices, rateLimits] : [devices]
 }
 
 function callersByToken (config: Config) {

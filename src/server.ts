@@ -8,6 +8,7 @@ import { type App, type Surroundings, buildApp } from './app.ts'
 import { type Config, ConfigError, readConfig } from './config.ts'
 import { isProxied, proxyAgent } from './http-proxy.ts'
 import type { LocalMode } from './local-mode.ts'
+import { SetupError } from './observed/setup.ts'
 import { productFaults } from './products.ts'
 
 /** The process: configuration, local mode if asked, listeners, graceful close. Exit codes: 0 closed, 1 failed, 2 misconfigured. */
@@ -23,6 +24,7 @@ async function main (): Promise<void> {
   const surroundings: Surroundings = { log, version, ...await tlsOf(config), ...local?.surroundings }
   const app = await buildApp({ ...config, ...local?.settings }, surroundings)
   closeOnSignals(app, config, local)
+  await app.setup.start()
 
   // In this order: a balancer that /readyz tells of this task must find it.
   const serviceUrl = await listen(app.service, config.HOST, config.PORT, 'PORT')
@@ -71,7 +73,7 @@ async function tlsOf ({ TLS_CERT_FILE, TLS_KEY_FILE, TLS_SELF_SIGNED }: Config):
 }
 
 main().catch((cause: unknown) => {
-  const isSettings = cause instanceof Error && (cause instanceof ConfigError || 'setting' in cause)
+  const isSettings = cause instanceof Error && (cause instanceof ConfigError || cause instanceof SetupError || 'setting' in cause)
   console.error(isSettings ? cause.message : cause)
   process.exit(isSettings ? 2 : 1)
 })

@@ -71,6 +71,7 @@ export const SETTINGS = Type.Object({
   DRIFT_SWEEP_INTERVAL_MS: Type.Integer({
     minimum: 0, maximum: 31 * 24 * 3_600_000, default: 24 * 3_600_000, description: 'time in which each certificate is compared with AWS IoT at least once; 0: never'
   }),
+  SETUP_CHECK_INTERVAL_MS: timer(60_000, 'time between two looks at tables, indexes, TTL and policies; at most 10 s while something is missing'),
   RATE_LIMIT_ADDRESS_MAX: positive(600, 'requests per address and window'),
   RATE_LIMIT_SERIAL_MAX: positive(10, 'vend requests per serial number and window'),
   RATE_LIMIT_WINDOW_MS: positive(60_000, 'the window of both limits'),

@@ -16,6 +16,8 @@ iot.forwardTo(service.aws.iotUrl)
 t.teardown(() => service.close())
 const { ops } = service.app
 
+const NOTHING_MISSING = { report: { faults: [], unchecked: [] }, fatal: [], isUnusable: () => false }
+
 await t.test('alive and ready', async t => {
   t.match(await ops.inject('/livez'), { statusCode: 200, body: '{"status":"alive"}' })
   t.match(await ops.inject('/readyz'), { statusCode: 200, body: '{"status":"ready"}' })
@@ -146,7 +148,7 @@ await t.test('checks are rare, however often they are asked for', async t => {
     if (name === 'b' && !isUp) throw new Error('down')
   }
   const app = buildOps({
-    metrics: createMetrics({ version: '1', node: '1' }), unready: () => undefined, dependencies: { a: check('a'), b: check('b') }, now: () => clock
+    metrics: createMetrics({ version: '1', node: '1' }), unready: () => undefined, setup: NOTHING_MISSING, dependencies: { a: check('a'), b: check('b') }, now: () => clock
   })
   t.teardown(() => app.close())
   const ask = async () => (await app.inject('/healthz')).json().dependencies

@@ -10,7 +10,7 @@ export const CERTIFICATE_INDEX = 'certificate'
 export const PRODUCT_INDEX = 'product'
 
 /** The registry's table, as Terraform makes it in production. */
-function deviceTable (tableName: string): CreateTableCommandInput {
+export function deviceTable (tableName: string): CreateTableCommandInput {
   return {
     TableName: tableName,
     BillingMode: 'PAY_PER_REQUEST',

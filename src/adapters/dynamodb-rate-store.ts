@@ -1,6 +1,6 @@
 import {
-  ConditionalCheckFailedException, CreateTableCommand, type DynamoDBClient, ResourceInUseException, UpdateItemCommand,
-  type UpdateItemCommandInput, UpdateTimeToLiveCommand
+  ConditionalCheckFailedException, CreateTableCommand, type CreateTableCommandInput, type DynamoDBClient, ResourceInUseException,
+  UpdateItemCommand, type UpdateItemCommandInput, UpdateTimeToLiveCommand
 } from '@aws-sdk/client-dynamodb'
 import { RateLimiterDynamo, RateLimiterRes } from 'rate-limiter-flexible'
 
@@ -54,16 +54,25 @@ export function dynamoDbRateStore ({ client, tableName, decisionMs, restMs = 5_0
   }
 }
 
-/** The table of the shared limits, where there is none: for laptops and tests, as Terraform makes it in production. */
+/** By which DynamoDB deletes old counters. */
+export const RATE_LIMIT_TTL = 'expire'
+
+/** The table of the shared limits, as Terraform makes it in production. */
+export function rateLimitTable (tableName: string): CreateTableCommandInput {
+  return {
+    TableName: tableName,
+    BillingMode: 'PAY_PER_REQUEST',
+    AttributeDefinitions: [{ AttributeName: 'key', AttributeType: 'S' }],
+    KeySchema: [{ AttributeName: 'key', KeyType: 'HASH' }]
+  }
+}
+
+/** Creates the table of the shared limits where there is none: for laptops and tests, never in production. */
 export async function ensureRateLimitTable (client: DynamoDBClient, tableName: string): Promise<void> {
   try {
-    await client.send(new CreateTableCommand({
-      TableName: tableName,
-      BillingMode: 'PAY_PER_REQUEST',
-      AttributeDefinitions: [{ AttributeName: 'key', AttributeType: 'S' }],
-      KeySchema: [{ AttributeName: 'key', KeyType: 'HASH' }]
-    }))
-    await client.send(new UpdateTimeToLiveCommand({ TableName: tableName, TimeToLiveSpecification: { AttributeName: 'expire', Enabled: true } }))
+    await client.send(new CreateTableCommand(rateLimitTable(tableName)))
+    const TimeToLiveSpecification = { AttributeName: RATE_LIMIT_TTL, Enabled: true }
+    await client.send(new UpdateTimeToLiveCommand({ TableName: tableName, TimeToLiveSpecification }))
   } catch (cause) {
     // dynalite knows no TTL: old counters stay in its memory.
     const { name } = cause as Error

@@ -2,7 +2,9 @@ import type { IoTClient } from '@aws-sdk/client-iot'
 import type { AuthorityRegistry } from '../vending/authority-registry.ts'
 import type { ControlPlane } from '../vending/control-plane.ts'
 import type { VendWay } from '../vending/device.ts'
+import type { Products } from '../vending/product.ts'
 import type { RuleDestinations } from '../vending/rule-destinations.ts'
+import type { SetupCheck } from '../vending/setup.ts'
 import { type AwsSettings, type Pace, iotBindingClient, iotIssuingClient, iotTendingClient } from './aws-clients.ts'
 import { IotAuthorities } from './iot-authorities.ts'
 import { IotDestinations } from './iot-destinations.ts'
@@ -10,6 +12,7 @@ import { IotControlPlane } from './iot-control-plane.ts'
 import { isThrottled } from './iot-failures.ts'
 import { type Forecast, LineAdmission } from './line-admission.ts'
 import { type Clock, type PaceObserver, Pacer, type Priority } from './pacer.ts'
+import { policyChecks } from './policy-setup.ts'
 
 /** AWS's default quotas, calls a second of an account in a Region (aws-facts 3.1). */
 const QUOTAS: Readonly<Record<string, number>> = {
@@ -67,6 +70,8 @@ export interface PacedControlPlanes {
   destinations: RuleDestinations
   /** Resolves when a line of a batch may begin: see {@link LineAdmission}. */
   admitLine: (way: VendWay, stop: AbortSignal) => Promise<() => void>
+  /** The checks of the policies that the products name; in the class of bulk work. */
+  policyChecks: (products: Products, region: string) => SetupCheck[]
   /** The account's own endpoint for devices and shadows, whatever devices are told. */
   accountEndpoint: () => Promise<string>
   /** Ends the connections. */
@@ -94,6 +99,7 @@ export function pacedControlPlanes (aws: Omit<AwsSettings, 'pace'>, iot: IotSett
   }
   const forDevices = view('device')
   const tending = client(iotTendingClient, 'device')
+  const looking = client(iotTendingClient, 'bulk')
   const account = iot.endpoint === undefined ? forDevices : view('device', { endpoint: undefined })
   return {
     forDevices,
@@ -101,6 +107,7 @@ export function pacedControlPlanes (aws: Omit<AwsSettings, 'pace'>, iot: IotSett
     forSweep: view('sweep'),
     authorities: new IotAuthorities(tending),
     destinations: new IotDestinations(tending),
+    policyChecks: (products, region) => policyChecks(looking, products, region),
     accountEndpoint: () => account.endpoint(),
     admitLine: (way, stop) => admission.admit(way, stop),
     release () { for (const client of clients) client.destroy() }

@@ -88,6 +88,9 @@ export function createMetrics (build: { version: string, node: string }) {
       name: 'cvm_http_request_duration_seconds', help: 'Time of requests', labelNames: ['method', 'route', 'status'], buckets: SECONDS, registers
     }),
     dependencyUp: new Gauge({ name: 'cvm_dependency_up', help: '1 when the last call or check of a dependency succeeded', labelNames: ['dependency'], registers }),
+    setupFaults: new Gauge({
+      name: 'cvm_setup_faults', help: 'What is missing in AWS, by part: tables, keys, indexes, TTL, policies; 0 expected', labelNames: ['part'], registers
+    }),
     tlsNotAfter: new Gauge({
       name: 'cvm_tls_certificate_not_after_timestamp_seconds', help: 'When the certificate of the service expires; only where TLS ends here', registers
     })

@@ -76,6 +76,14 @@ await t.test('the local AWS refuses production too', async t => {
   t.match(output, 'NODE_ENV=production')
 })
 
+await t.test('without its table the service ends, and says which and how to make it', async t => {
+  const aws = await startLocalAws(t, { name: 'dynalite' })
+  const output = await refusal(t, {
+    ...AWS_ENV, NODE_ENV: 'production', HOST: '127.0.0.1', TOKEN_PEPPER: newPepper(), DEVICE_TABLE: 'not-made-yet', AWS_ENDPOINT_URL_DYNAMODB: aws.dynamodbUrl, AWS_ENDPOINT_URL_IOT: aws.iotUrl
+  })
+  t.match(output.find(line => line.startsWith('  ')), /^ *The table not-made-yet in \S+ does not exist: .*Apply infra\/registry\.tf \(aws_dynamodb_table\.devices\)/)
+})
+
 await onEachEngine(t, async (t, engine) => {
   const aws = await startLocalAws(t, engine)
   const dir = folder(t)

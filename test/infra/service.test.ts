@@ -32,7 +32,8 @@ function actionsOf (source: string): string[] {
 
 /** What the code needs, as checks of Terraform on its own plan. Messages are expressions, which say what differs. */
 async function checksFromCode (): Promise<string> {
-  const sources = readdirSync(ADAPTERS).map(file => readFileSync(path.join(ADAPTERS, file), 'utf8'))
+  const files = readdirSync(ADAPTERS, { recursive: true, encoding: 'utf8' }).filter(file => file.endsWith('.ts'))
+  const sources = files.map(file => readFileSync(path.join(ADAPTERS, file), 'utf8'))
   const actions = JSON.stringify([...new Set(sources.flatMap(actionsOf))].filter(action => !ON_LAPTOPS_ONLY.includes(action)))
   const granted = 'toset(flatten([for each in jsondecode(aws_iam_role_policy.task.policy).Statement : each.Action]))'
   const names = Object.keys(SETTINGS.properties)
