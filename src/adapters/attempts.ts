@@ -32,11 +32,17 @@ export async function repeated<T> (
   }
 }
 
-/** As the SDK sees it. */
+/** As the SDK sees it, which does not know an answer that ended in its middle as passing. */
 export function typeOf (error: Failure): Info['errorType'] {
   if (isThrottlingError(error)) return 'THROTTLING'
-  if (isTransientError(error)) return 'TRANSIENT'
+  if (isTransientError(error) || isUnreadAnswer(error)) return 'TRANSIENT'
   return isServerError(error) ? 'SERVER_ERROR' : 'CLIENT_ERROR'
+}
+
+/** Whether an answer began and could not be read to its end: what AWS said is unknown, whatever the status of it. */
+export function isUnreadAnswer (cause: unknown): boolean {
+  const { $fault, $metadata } = cause as Partial<Failure>
+  return $fault === undefined && $metadata?.httpStatusCode !== undefined
 }
 
 function orAborted<T> (work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {

@@ -1,4 +1,5 @@
 import { CvmError } from '../errors.ts'
+import { isUnreadAnswer } from './attempts.ts'
 
 /** When to come back to AWS IoT after a failure that may pass. */
 export const RETRY_AFTER_MS = 2_000
@@ -33,7 +34,8 @@ export function failureOf (cause: unknown): CvmError {
   const status = statusOf(cause)
   if (name === 'AbortError') return new CvmError('deadline-exceeded', { retryAfterMs: RETRY_AFTER_MS, cause })
   if (isThrottled(cause)) return new CvmError('aws-iot-throttled', { retryAfterMs: RETRY_AFTER_MS, cause })
-  // A body that is no JSON, such as a proxy's page, reaches us as a SyntaxError with whatever status it came with.
-  if (status >= 400 && status < 500 && name !== 'SyntaxError') return new CvmError('aws-iot-refused', { cause })
+  // Such as one that was cut off, or a proxy's page in place of it.
+  if (isUnreadAnswer(cause)) return new CvmError('aws-iot-unavailable', { retryAfterMs: RETRY_AFTER_MS, cause })
+  if (status >= 400 && status < 500) return new CvmError('aws-iot-refused', { cause })
   return new CvmError('aws-iot-unavailable', { retryAfterMs: RETRY_AFTER_MS, cause })
 }

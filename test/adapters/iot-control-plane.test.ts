@@ -8,7 +8,7 @@ import { iotBindingClient, iotIssuingClient, iotTendingClient } from '../../src/
 import { IotControlPlane } from '../../src/adapters/iot-control-plane.ts'
 import { CertificateStateConflict } from '../../src/vending/control-plane.ts'
 
-type Answer = [status: number, error: string] | 'hang' | 'cut' | object
+type Answer = [status: number, error: string] | [half: number] | 'hang' | 'cut' | object
 
 const ID = 'a'.repeat(64)
 const ARN = `arn:aws:iot:us-east-1:000000000000:cert/${ID}`
@@ -26,6 +26,9 @@ await t.test('a certificate is asked for once, whatever the answer', async t => 
     [[400, 'InvalidRequestException'], 'csr-rejected'],
     [[403, 'AccessDeniedException'], 'aws-iot-refused'],
     ['cut', 'aws-iot-unavailable'],
+    [[200], 'aws-iot-unavailable'],
+    [[404], 'aws-iot-unavailable'],
+    [[400], 'aws-iot-unavailable'],
     ['hang', 'aws-iot-unavailable'],
     [{}, 'aws-iot-unavailable']
   ]
@@ -53,7 +56,7 @@ await t.test('an abort ends the wait for another attempt', async t => {
 })
 
 await t.test('binding is tried again where that may help', async t => {
-  for (const answer of [[500, 'InternalFailureException'], [400, 'ThrottlingException'], 'cut', 'hang'] as Answer[]) {
+  for (const answer of [[500, 'InternalFailureException'], [400, 'ThrottlingException'], 'cut', 'hang', [200], [404], [400]] as Answer[]) {
     const { plane, requests } = await scripted(t, [answer, {}])
     await plane.activate(ID, never)
     t.equal(requests.length, 2, JSON.stringify(answer))
@@ -139,7 +142,11 @@ async function scripted (t: Test, answers: Answer[], callTimeoutMs = 250) {
     if (answer === 'hang') return
     if (answer === 'cut') return request.socket.destroy()
     bodies[place] = JSON.parse(await text(request) || '{}') as unknown
-    const [status, error] = Array.isArray(answer) ? answer as [number, string] : [200, undefined]
+    const [status, error] = Array.isArray(answer) ? answer as [number, string | undefined] : [200, undefined]
+    if (Array.isArray(answer) && error === undefined) {
+      response.writeHead(status, { 'content-type': 'application/json', 'content-length': 100 })
+      return response.write('{"message":', () => request.socket.destroy())
+    }
     response.writeHead(status, { 'content-type': 'application/json', ...(error && { 'x-amzn-errortype': error }) })
     response.end(JSON.stringify(error ? { message: error } : answer))
   }).listen(0, '127.0.0.1')
