@@ -14,7 +14,7 @@ export interface Wish {
  * where the state does not allow it.
  */
 export function fulfilmentOf (device: Device, operation: Operation): Fulfilment | undefined {
-  const { state, stateBefore = 'REGISTERED' } = device
+  const { state, stateBefore = stateByCertificate(device) } = device
   if (state === 'DECOMMISSIONED' && operation !== 'decommission') throw conflict(state, operation)
   switch (operation) {
     case 'decommission': return state === 'DECOMMISSIONED' ? undefined : { to: 'DECOMMISSIONED', event: 'decommissioned', retiresCertificate: true }
@@ -30,6 +30,12 @@ export function fulfilmentOf (device: Device, operation: Operation): Fulfilment 
       if (state === 'REVOKED') throw conflict(state, operation)
       return state === 'DISABLED' ? { to: stateBefore, event: 'enabled', retiresCertificate: false } : undefined
   }
+}
+
+/** What a device was that is disabled, where its row does not say: never free for another certificate while it has one. */
+function stateByCertificate ({ certificate, committedAt }: Device): DeviceState {
+  if (!certificate) return 'REGISTERED'
+  return committedAt === undefined ? 'ISSUED' : 'ACTIVE'
 }
 
 function conflict (state: DeviceState, operation: Operation): CvmError {

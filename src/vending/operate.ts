@@ -119,7 +119,9 @@ function recheck (device: Device, { to, retiresCertificate }: Fulfilment, { now,
 
 /** What was wished for, or nothing where it is so already or where the state has come to refuse it since it was written down. */
 function wishOf (device: Device, { operation }: PendingOperation): { wished: Fulfilment, refusal?: CvmError } {
-  const nothing = { to: device.state, retiresCertificate: false }
+  const { state, stateBefore } = device
+  // What a disabled device goes back to stays: another request may have disabled it since this wish was looked at.
+  const nothing = { to: state, retiresCertificate: false, ...(stateBefore && { stateBefore }) }
   try {
     return { wished: fulfilmentOf(device, operation) ?? nothing }
   } catch (cause) {
