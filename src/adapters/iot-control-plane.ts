@@ -8,7 +8,7 @@ import {
 import { CvmError } from '../errors.ts'
 import {
   type CertificatePage, CertificateStateConflict, type ControlPlane, type DescribedCertificate, isIssuedByAws, type IssuedCertificate,
-  type KeyPair, type ListedCertificate, type RegisteredCertificate, type Thing
+  type KeyPair, type ListedCertificate, type RegisteredCertificate, type Thing, ThingNotFound
 } from '../vending/control-plane.ts'
 import { RETRY_AFTER_MS, failing, failureOf, nameOf } from './iot-failures.ts'
 
@@ -95,10 +95,18 @@ export class IotControlPlane implements ControlPlane {
     const { binding } = this.#settings
     const { thingName, policyName } = to
     const principal = { thingName, principal: certificateArn, thingPrincipalType: 'EXCLUSIVE_THING' as const }
-    await failing(Promise.all([
-      binding.send(new AttachPolicyCommand({ policyName, target: certificateArn }), { abortSignal: signal }),
-      binding.send(new AttachThingPrincipalCommand(principal), { abortSignal: signal })
-    ]))
+    const withPolicy = binding.send(new AttachPolicyCommand({ policyName, target: certificateArn }), { abortSignal: signal })
+    const withThing = binding.send(new AttachThingPrincipalCommand(principal), { abortSignal: signal })
+    await Promise.all([
+      withPolicy.catch((cause: unknown) => {
+        if (nameOf(cause) !== 'ResourceNotFoundException') throw failureOf(cause)
+        const detail = `AWS IoT does not have the policy ${policyName}, or not the certificate any more`
+        throw new CvmError('aws-iot-refused', { detail, cause })
+      }),
+      withThing.catch((cause: unknown) => {
+        throw nameOf(cause) === 'ResourceNotFoundException' ? new ThingNotFound(thingName, cause) : failureOf(cause)
+      })
+    ])
   }
 
   activate (certificateId: string, signal: AbortSignal): Promise<void> {

@@ -119,6 +119,8 @@ export function errorFacts ({ name, code, stack = '' }: Partial<FastifyError>) {
 export function logFailure (request: FastifyRequest, error: CvmError, more: { line?: number } = {}): void {
   const { name, code, $metadata } = (error.cause ?? {}) as { name?: string, code?: string, $metadata?: { requestId?: string } }
   const facts = { ...more, code: error.code, reason: error.reason, cause: name, causeCode: code, awsRequestId: $metadata?.requestId }
+  // Texts of the service's own, which name what is missing: never AWS's.
+  if (error.code === 'aws-iot-refused') return request.log.warn({ ...facts, detail: error.message }, 'refused')
   if (error.code !== 'internal-error') return request.log.info(facts, 'refused')
   request.log.error({ ...facts, stack: (error.cause as Error | undefined)?.stack }, 'failed')
 }

@@ -1,3 +1,5 @@
+import { CvmError } from '../errors.ts'
+
 /**
  * How long after a call was given up AWS IoT may still carry it out. AWS refuses a request that arrives more than five minutes after it
  * was signed (Signature Version 4); a minute more is for the work itself.
@@ -20,6 +22,13 @@ export interface KeyPair {
 /** AWS IoT will not move the certificate to the state asked for: it is REVOKED or deleted. */
 export class CertificateStateConflict extends Error {
   override name = 'CertificateStateConflict'
+}
+
+/** A certificate cannot be bound, because AWS IoT does not have the thing, or not the certificate any more. */
+export class ThingNotFound extends CvmError {
+  constructor (thingName: string, cause: unknown) {
+    super('aws-iot-refused', { detail: `AWS IoT does not have the thing ${thingName}, or not the certificate any more`, cause })
+  }
 }
 
 /** A device's thing, as AWS IoT is to hold it. */
@@ -84,7 +93,10 @@ export interface ControlPlane {
   /** CreateThing, then AddThingToThingGroup; a thing of that name that exists already keeps its type and attributes. */
   ensureThing (thing: Thing, signal: AbortSignal): Promise<void>
 
-  /** AttachPolicy ∥ AttachThingPrincipal (exclusive: the certificate belongs to this thing alone). */
+  /**
+   * AttachPolicy ∥ AttachThingPrincipal (exclusive: the certificate belongs to this thing alone). Throws {@link ThingNotFound}, and
+   * `CvmError('aws-iot-refused')` that names the policy where AWS IoT does not have it.
+   */
   bind (certificateArn: string, to: { thingName: string, policyName: string }, signal: AbortSignal): Promise<void>
 
   /** UpdateCertificate ACTIVE. Raises {@link CertificateStateConflict}. */

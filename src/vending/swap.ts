@@ -1,9 +1,10 @@
 import { CvmError } from '../errors.ts'
 import { makeAwsAgree } from './agreement.ts'
+import { bindCertificate } from './bind-certificate.ts'
 import { CertificateStateConflict, type ControlPlane } from './control-plane.ts'
 import type { Certificate, Device } from './device.ts'
 import type { DeviceRegistry } from './device-registry.ts'
-import { type Products, productOf } from './product.ts'
+import type { Products } from './product.ts'
 import type { Renewals } from './renewals.ts'
 
 export interface SwapDeps {
@@ -75,15 +76,13 @@ function endings ({ certificate, retiring }: Device): string[] {
  * was read, or an operator activated it past this service; the device holds its key.
  */
 async function prepare (device: Device, requestId: string, signal: AbortSignal, deps: SwapDeps): Promise<Device> {
-  const { controlPlane, products } = deps
-  const { certificateId, certificateArn, thingName } = newOf(device)
-  const { policyName } = productOf(device, products)
-  const known = await controlPlane.describe(certificateId, signal)
+  const certificate = newOf(device)
+  const known = await deps.controlPlane.describe(certificate.certificateId, signal)
   if (known?.status !== 'INACTIVE' && known?.status !== 'ACTIVE') {
     const status = known ? `the new certificate is ${known.status} in AWS IoT` : 'AWS IoT does not have the new certificate any more'
     return await giveUp(device, `The renewal was given up, because ${status}. The certificate before it is in force.`, requestId, deps)
   }
-  await controlPlane.bind(certificateArn, { thingName, policyName }, signal)
+  await bindCertificate(device, certificate, deps, signal)
   return device
 }
 

@@ -3,6 +3,7 @@ import { readCertificate } from '../x509/certificate.ts'
 import { type Csr, checkCsr } from '../x509/csr.ts'
 import type { SignatureRepair } from '../x509/ecdsa-signature.ts'
 import { makeAwsAgree } from './agreement.ts'
+import { bindCertificate } from './bind-certificate.ts'
 import { type Claimed, claim } from './claim.ts'
 import { CertificateStateConflict, type ControlPlane, type IssuedCertificate, type KeyPair } from './control-plane.ts'
 import type { Certificate, Device } from './device.ts'
@@ -155,10 +156,10 @@ export async function record (run: Run, device: Device, certificate: Certificate
 
 export async function bind (run: Held, device: Device): Promise<void> {
   const { controlPlane, signal } = run
-  const { certificateArn, certificateId, thingName, way } = certificateOf(device)
-  const { policyName } = productOf(device, run.products)
+  const certificate = certificateOf(device)
+  const { certificateId, way } = certificate
   await Promise.all([
-    controlPlane.bind(certificateArn, { thingName, policyName }, signal),
+    bindCertificate(device, certificate, run, signal),
     ...device.retiring.map(retired => controlPlane.revoke(retired, signal))
   ])
   if (way === 'jitr') await mustBePending(run, certificateId)

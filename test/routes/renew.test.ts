@@ -1,6 +1,9 @@
 // The two routes of renewal on the production app, with the proofs a device makes, and those that nobody may make.
 import { createHmac, createPrivateKey, createPublicKey, generateKeyPairSync, sign } from 'node:crypto'
-import { DescribeCertificateCommand, ListAttachedPoliciesCommand, ListThingPrincipalsCommand } from '@aws-sdk/client-iot'
+import {
+  CreatePolicyCommand, DeletePolicyCommand, DeleteThingCommand, DescribeCertificateCommand, DetachPolicyCommand,
+  DetachThingPrincipalCommand, GetPolicyCommand, ListAttachedPoliciesCommand, ListTargetsForPolicyCommand, ListThingPrincipalsCommand
+} from '@aws-sdk/client-iot'
 import t from 'tap'
 import { certificatesMadeDuring } from '../fixtures/account.ts'
 import { isProblem } from '../fixtures/problems.ts'
@@ -43,6 +46,36 @@ await t.test('renewed and confirmed: the new one works, and the one before is ov
   t.ok(principals?.includes(renewed.certificateArn), 'bound to the thing')
   isProblem(t, await renew(device, csr), 'device-not-authorized', {}, 'the key before proves nothing any more')
   t.equal((await renew({ ...device, key, answer: renewed }, csrFor(device.serialNumber))).statusCode, 201, 'the new one does')
+})
+
+await t.test('a thing that was deleted by hand is made again, and the renewal confirmed', async t => {
+  const device = await vended()
+  const { thingName } = device.answer
+  const { principals: [principal] = [] } = await service.iot.send(new ListThingPrincipalsCommand({ thingName }))
+  const key = newKey()
+  const renewed = (await renew(device, csrFor(device.serialNumber, key))).json()
+  await service.iot.send(new DetachThingPrincipalCommand({ thingName, principal }))
+  await service.iot.send(new DeleteThingCommand({ thingName }))
+  t.equal((await confirm({ ...device, key }, renewed.certificateId)).statusCode, 200)
+  const { principals } = await service.iot.send(new ListThingPrincipalsCommand({ thingName }))
+  t.strictSame(principals, [renewed.certificateArn])
+  t.same([await statusOf(device.answer.certificateId), await statusOf(renewed.certificateId)], ['REVOKED', 'ACTIVE'])
+})
+
+await t.test('a policy that was deleted by hand: 502, the log names it, and the same confirm succeeds once it is back', async t => {
+  const policyName = service.config.IOT_POLICY_NAME
+  const device = await vended()
+  const key = newKey()
+  const renewed = (await renew(device, csrFor(device.serialNumber, key))).json()
+  const { policyDocument } = await service.iot.send(new GetPolicyCommand({ policyName }))
+  const { targets = [] } = await service.iot.send(new ListTargetsForPolicyCommand({ policyName }))
+  for (const target of targets) await service.iot.send(new DetachPolicyCommand({ policyName, target }))
+  await service.iot.send(new DeletePolicyCommand({ policyName }))
+  isProblem(t, await confirm({ ...device, key }, renewed.certificateId), 'aws-iot-refused')
+  t.match(service.logs(), `does not have the policy ${policyName}`, 'the log names it')
+  t.equal(await statusOf(device.answer.certificateId), 'ACTIVE', 'the one before goes on working')
+  await service.iot.send(new CreatePolicyCommand({ policyName, policyDocument }))
+  t.equal((await confirm({ ...device, key }, renewed.certificateId)).statusCode, 200)
 })
 
 await t.test('every kind of key that a device may have', async t => {
