@@ -111,7 +111,8 @@ async function repair (run: ReconcileRun, device: Device | undefined): Promise<D
   const expected = CERTIFICATE_STATUS[device.state]
   if (!certificateId || !expected) return device
   const known = await run.controlPlane.describe(certificateId, run.deadline())
-  if (known?.status === expected) return device
+  // A certificate that is gone counts as revoked.
+  if (known?.status === expected || (!known && expected === 'REVOKED')) return device
   // Of the certificate of an earlier service the row has only the id, which no write can go by.
   if (!device.certificate && known?.status !== 'ACTIVE' && known?.status !== 'INACTIVE') return device
   if (!known || known.status === 'REVOKED') return write(run, 'mark-revoked', device, () => run.devices.revoked(device, author(run)))

@@ -157,6 +157,16 @@ await t.test('a generated certificate too young to be judged is not forgotten', 
   }
 })
 
+await t.test('a REVOKED device comes to rest also where somebody has deleted its certificate', async t => {
+  const rig = await makeRig()
+  const { certificate } = await rig.vend()
+  await rig.operate('revoke')
+  rig.controlPlane.statuses.delete(certificate.certificateId)
+  rig.clock.now += AFTER
+  t.same(await rig.reconcile(), AT_REST)
+  t.match(await rig.registry.find(SERIAL), { state: 'REVOKED', lastClaimExpiresAt: undefined })
+})
+
 await t.test('what AWS IoT says is REVOKED is REVOKED, and what is gone is started anew', async t => {
   const revoked = await makeRig()
   await dieAt(revoked, 'vend', 'before', 'activate')
