@@ -77,7 +77,9 @@ resource "aws_ecs_task_definition" "this" {
     readonlyRootFilesystem = true
     # With a process 1 that passes SIGTERM on also before Node has a handler for it: a task that is stopped while it starts ends at once.
     linuxParameters = { capabilities = { drop = ["ALL"] }, initProcessEnabled = true }
-    stopTimeout     = local.stop_timeout_seconds
+    # The service takes as many connections as it has descriptors for, less those for AWS.
+    ulimits     = [{ name = "nofile", softLimit = 65536, hardLimit = 65536 }]
+    stopTimeout = local.stop_timeout_seconds
 
     portMappings = [for port in [local.service_port, local.ops_port] : { containerPort = port, protocol = "tcp" }]
     environment  = [for name, value in local.environment : { name = name, value = value }]

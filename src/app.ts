@@ -39,11 +39,13 @@ import { drain } from './plugins/drain.ts'
 import { answerUnreadable, errorFacts, errorHandler, sendFrameworkError } from './plugins/error-handler.ts'
 import { forwardedPorts } from './plugins/forwarded-ports.ts'
 import { framing } from './plugins/framing.ts'
+import { connectionsAllowed, httpServer } from './plugins/http-server.ts'
 import { items } from './plugins/items.ts'
 import { createMetrics, paceObserver, requestMetrics } from './plugins/metrics.ts'
 import { isReadAtOwnPace, ndjson } from './plugins/ndjson.ts'
 import { oidcCallers } from './plugins/oidc.ts'
 import { overload } from './plugins/overload.ts'
+import { unread } from './plugins/unread.ts'
 import { rateLimits } from './plugins/rate-limit.ts'
 import { reconciler } from './plugins/reconciler.ts'
 import { strictInput } from './plugins/strict-input.ts'
@@ -192,8 +194,13 @@ export async function buildApp (config: Config, surroundings: Surroundings): Pro
     onFallback: observedFallbacks(metrics, log)
   })
   await service.register(errorHandler, { onFailure: code => metrics.refusals.inc({ code }), isAudited })
+  await service.register(unread)
+  const limitAddress = service.rateLimit()
   await service.register(overload, {
     maxInFlight: config.MAX_IN_FLIGHT,
+    maxOfAddress: config.MAX_IN_FLIGHT_ADDRESS,
+    maxBatchesOfCaller: config.MAX_BATCHES,
+    limitAddress: (request, reply) => limitAddress.call(service, request, reply),
     maxEventLoopDelayMs: config.MAX_EVENT_LOOP_DELAY_MS,
     onInFlight: count => metrics.inFlight.set(count)
   })
@@ -295,16 +302,13 @@ function callersByToken (config: Config) {
 }
 
 function serverOptions (config: Config, { log, tls }: Surroundings): FastifyServerOptions {
-  // Node looks for overdue requests only every half minute unless told otherwise, and answers a missing Host without a word.
-  const limits = { maxHeaderSize: 16_384, headersTimeout: 10_000, connectionsCheckingInterval: 1_000, requireHostHeader: false }
+  const proxies = config.TRUST_PROXY_CIDRS
   return {
     loggerInstance: log,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
     childLoggerFactory: (parent, bindings, options) => parent.child(bindings, { ...options, serializers: { err: errorFacts } }),
-    // Anybody's certificate: it only shows which key the client has.
-    ...(tls ? { https: { ...tls, minVersion: 'TLSv1.2', requestCert: true, rejectUnauthorized: false, ...limits } } : { http: limits }),
+    serverFactory: handle => httpServer({ tls, proxies, log, maxConnections: connectionsAllowed() }, handle),
     bodyLimit: 16_384,
-    requestTimeout: 15_000,
     return503OnClosing: false,
     trustProxy: config.TRUST_PROXY_CIDRS.length > 0 ? config.TRUST_PROXY_CIDRS : false,
     genReqId: ({ headers }) => requestIdOf(headers['x-request-id']),

@@ -84,6 +84,8 @@ export const SETTINGS = Type.Object({
   LEGACY_CVM_SUNSET: text('', 'date, such as 2030-01-31, after which these may be gone; told in their `Sunset` header'),
   API_DOCS: Type.Boolean({ default: true, description: '`/docs` and `/openapi.json` on the service\'s port' }),
   MAX_IN_FLIGHT: positive(512, 'requests worked on at once; more are answered 503'),
+  MAX_IN_FLIGHT_ADDRESS: positive(128, 'of these, the most of one address; more are answered 429'),
+  MAX_BATCHES: positive(16, 'requests with many items of one API key or token at once; more are answered 429'),
   MAX_EVENT_LOOP_DELAY_MS: timer(1_000, 'mean delay of the event loop above which requests are answered 503; from a fortieth of it on, fewer are worked on at once'),
   SHUTDOWN_TIMEOUT_MS: timer(8_000, 'time for requests in flight after SIGTERM'),
   DRAIN_DELAY_MS: Type.Integer({ minimum: 0, maximum: 60_000, default: 0, description: 'time between unready and closed after SIGTERM, for balancers that poll' })

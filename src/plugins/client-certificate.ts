@@ -1,9 +1,10 @@
 import { X509Certificate, createHash } from 'node:crypto'
-import { BlockList, isIPv6 } from 'node:net'
+import type { BlockList } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { CvmError } from '../errors.ts'
+import { networksOf } from './http-server.ts'
 
 interface ClientCertificateOptions {
   /** Where client certificates come from: the TLS connection to this process, or the header of a balancer that ended TLS. */
@@ -22,12 +23,7 @@ const LEAF = /^-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/
  * as good as absent whoever sends it; with `balancer` it counts only on connections from the balancer's networks.
  */
 export const clientCertificate = fp<ClientCertificateOptions>(async (app, { from, proxies }) => {
-  const trusted = new BlockList()
-  for (const cidr of proxies) {
-    const [address = '', bits] = cidr.split('/')
-    const family = isIPv6(address) ? 'ipv6' : 'ipv4'
-    trusted.addSubnet(address, Number(bits ?? (family === 'ipv6' ? 128 : 32)), family)
-  }
+  const trusted = networksOf(proxies)
   app.decorateRequest('clientCertificateId', function (this: FastifyRequest) {
     return from === 'socket' ? ofSocket(this) : ofBalancer(this, trusted)
   })

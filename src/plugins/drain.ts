@@ -20,7 +20,12 @@ export const drain = fp(async app => {
   const busy = new Map<string, number>()
   app.server.on('connection', (socket: Socket) => {
     sockets.add(socket)
-    socket.once('close', () => sockets.delete(socket))
+    const peer = peerOf(socket)
+    socket.once('close', () => {
+      sockets.delete(socket)
+      // A pipelined request whose turn never came does not close on Node 20.
+      busy.delete(peer)
+    })
   })
   app.server.on('request', ({ socket }: IncomingMessage, response: ServerResponse) => {
     const peer = peerOf(socket)

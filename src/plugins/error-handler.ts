@@ -5,6 +5,7 @@ import { Readable } from 'node:stream'
 import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply, FastifyRequest, HTTPMethods, RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import { CvmError, ERRORS, type ErrorCode } from '../errors.ts'
+import { endsAfterAnswer } from './one-at-a-time.ts'
 import { problemOf, toCvmError } from './problem.ts'
 
 const PROBLEM_JSON = 'application/problem+json'
@@ -15,6 +16,9 @@ const COME_BACK_MS = 2_000
 
 /** The most of a body too large that is read to its end, so that its sender sees the answer. */
 const BEARABLE_BYTES = 1_048_576
+
+/** For a last answer to be taken. */
+const CUT_MS = 5_000
 
 /** An answer that is no problem document. */
 interface PlainAnswer {
@@ -128,6 +132,12 @@ export function logFailure (request: FastifyRequest, error: CvmError, more: { li
 /** For requests that never become one: answers what the HTTP parser could not read, and closes (Node's `clientError`). */
 export function answerUnreadable (error: Error & { code?: string }, socket: Socket, log: FastifyBaseLogger): void {
   if (error.code === 'ECONNRESET' || socket.destroyed) return
+  // Nothing can be written before the handshake, nor does such a connection ever end by itself.
+  if (/^ERR_(TLS|SSL)_/.test(error.code ?? '')) {
+    socket.destroy()
+    return
+  }
+  if (endsAfterAnswer(socket)) return
   const code: ErrorCode = error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
     ? 'request-timeout'
     : error.code === 'HPE_HEADER_OVERFLOW' ? 'headers-too-large' : 'invalid-request'
@@ -147,4 +157,6 @@ export function answerAndClose (error: CvmError, socket: Socket): void {
   }
   // Once written, and without waiting for the other side to hang up as well.
   socket.destroySoon()
+  const cut = setTimeout(() => socket.destroy(), CUT_MS)
+  socket.once('close', () => clearTimeout(cut))
 }

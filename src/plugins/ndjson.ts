@@ -69,14 +69,19 @@ export class Lines implements AsyncIterable<Line> {
     try {
       const iterator = texts[Symbol.asyncIterator]() as AsyncIterator<string, undefined>
       let bytes = 0
-      for (let text = await this.#next(iterator, texts); text !== undefined; text = await this.#next(iterator, texts)) {
+      let wantedAt = performance.now()
+      const next = () => this.#next(iterator, texts, wantedAt)
+      for (let text = await next(); text !== undefined; text = await next()) {
         bytes += text.length + 1
         if (text.length > maxLineBytes) throw tooLong(maxLineBytes)
         if (this.taken >= maxLines) throw new CvmError('body-too-large', { detail: `the body has more than ${maxLines} lines` })
         if (bytes > maxBytes) throw new CvmError('body-too-large', { detail: `the body has more than ${maxBytes} bytes` })
         const line = ++this.taken
         const content = Buffer.from(text, 'latin1')
-        if (text.trim() !== '') yield { line, read: () => read(this.#request, content) }
+        // Blank lines keep no body open.
+        if (text.trim() === '') continue
+        yield { line, read: () => read(this.#request, content) }
+        wantedAt = performance.now()
       }
     } finally {
       texts.destroy()
@@ -84,10 +89,13 @@ export class Lines implements AsyncIterable<Line> {
     }
   }
 
-  async #next (iterator: AsyncIterator<string, undefined>, texts: ReturnType<typeof split2>): Promise<string | undefined> {
+  async #next (
+    iterator: AsyncIterator<string, undefined>, texts: ReturnType<typeof split2>, wantedAt: number
+  ): Promise<string | undefined> {
     const { idleMs, maxLineBytes, isDraining } = this.#settings
     if (isDraining()) throw new CvmError('overloaded', { detail: 'the service is shutting down' })
-    const timer = setTimeout(() => texts.destroy(new CvmError('request-timeout', { detail: 'no line arrived in time' })), idleMs)
+    const late = () => texts.destroy(new CvmError('request-timeout', { detail: 'no line arrived in time' }))
+    const timer = setTimeout(late, wantedAt + idleMs - performance.now())
     try {
       return (await iterator.next()).value
     } catch (cause) {

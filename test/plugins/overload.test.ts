@@ -46,7 +46,6 @@ await t.test('clients that go away are not counted for ever', async t => {
   const device = await newDevice(service)
   const ways = {
     'while it is worked on': rawPost(CERTIFICATES, { 'content-type': 'application/json' }, JSON.stringify(device)),
-    'in the middle of the body': rawPost(CERTIFICATES, { 'content-type': 'application/json' }, JSON.stringify(device)).subarray(0, -9)
   }
   for (const [when, bytes] of Object.entries(ways)) {
     const socket = open(port)
@@ -64,7 +63,7 @@ await t.test('while the event loop is late, fewer are worked on at once, and as 
   const app = fastify()
   t.teardown(() => app.close())
   let [worked, delayMs] = [0, 0]
-  const limits = { maxInFlight: 40, maxEventLoopDelayMs: 600_000, meanDelayMs: () => delayMs }
+  const limits = { maxInFlight: 40, maxOfAddress: 40, maxBatchesOfCaller: 1, maxEventLoopDelayMs: 600_000, meanDelayMs: () => delayMs }
   await app.register(overload, { ...limits, onInFlight: count => { worked = count } })
   const hold = gate()
   app.get('/held', async () => { await hold.passed })
