@@ -5,6 +5,8 @@ import { Parser } from 'tap-parser'
 import { stringify } from 'yaml'
 
 const NO_TESTS = 'no tests found'
+/** Where compiled copies of the tests are, for a Node that does not read TypeScript. */
+const COPIES = /node_modules\/\.cache\/javascript\/(test\/\S+)\.js\b/g
 /** As many as run at once, so that each has ended when as many have said so. tap puts its settings into the environment. */
 const RUNNING_FILES = Number(process.env.TAP_JOBS)
 
@@ -66,7 +68,7 @@ export default class Reporter extends Transform {
     this.#sum.passed += passed
     this.#sum.failed += failed
     const seconds = ((closing.time ?? 0) / 1000).toFixed(1)
-    this.push(`${failed === 0 ? 'ok' : 'NOT OK'} ${closing.name} ${passed} in ${seconds} s\n`)
+    this.push(`${failed === 0 ? 'ok' : 'NOT OK'} ${sourceOf(closing.name)} ${passed} in ${seconds} s\n`)
     if (isSilent) this.push('  it made no assertion\n')
     for (const failure of failures) this.push(indented(`not ok ${titleOf(failure)}\n${failure.diag ? indented(stringify(failure.diag)) : ''}`))
     this.#leftOut.push(...reasons.map(result => `${titleOf(result)} (${result.skip === true ? 'no reason given' : result.skip})`))
@@ -84,12 +86,16 @@ export default class Reporter extends Transform {
   }
 }
 
+function sourceOf (title) {
+  return title.replace(COPIES, '$1.ts')
+}
+
 function newFile () {
   return { passed: 0, failures: [], skips: [] }
 }
 
 function titleOf ({ fullname, name }) {
-  return fullname.endsWith(name) ? fullname : `${fullname} > ${name}`
+  return sourceOf(fullname.endsWith(name) ? fullname : `${fullname} > ${name}`)
 }
 
 function indented (text) {
