@@ -15,7 +15,7 @@ import { derOf, pemOf, requestInfo, sealed } from '../x509/handmade.ts'
 import { addresses, bodyAround, edited, edits, headers, methods, wild } from './arbitraries.ts'
 
 const seed = Number(process.env['FUZZ_SEED'] ?? Date.now() % 0x7fffffff)
-const runs = Number(process.env['FUZZ_RUNS'] ?? (isWhole ? 1_000 : 150))
+const runs = Number(process.env['FUZZ_RUNS'] ?? (isWhole ? 1_000 : 60))
 const HANG_MS = 120_000
 const FEW = Math.ceil(runs / 4)
 t.setTimeout(600_000)

@@ -12,6 +12,7 @@ import { ERRORS, type ErrorCode } from '../../src/errors.ts'
 import { ROLES } from '../../src/plugins/access.ts'
 import { EXAMPLE } from '../../src/schemas/example.ts'
 import { DEFAULT_PRODUCT } from '../../src/vending/device.ts'
+import { proofSize, sliceOfToday } from '../fixtures/proof-size.ts'
 import { type TestService, startService } from '../fixtures/service.ts'
 import { until } from '../fixtures/until.ts'
 import { vend } from '../fixtures/vending.ts'
@@ -93,27 +94,26 @@ await t.test('every example fits its schema', async t => {
   }
 })
 
-await t.test('every example of a request is accepted, and answered as it says', async t => {
-  for (const operation of operations.filter(({ operationId }) => !OF_THE_MOMENT.includes(operationId))) {
+await t.test(`every example of a request is accepted, and answered as it says: ${proofSize}`, async t => {
+  const exchanges = operations.filter(({ operationId }) => !OF_THE_MOMENT.includes(operationId)).flatMap(operation => {
     const successes = Object.entries(operation.responses).filter(([status]) => status.startsWith('2'))
     const accepts = new Set(successes.flatMap(([, { content }]) => Object.keys(content)))
     const bodies = Object.entries(operation.requestBody?.content ?? {})
       .flatMap(([type, media]) => examplesOf(media).map(example => [type, example] as const))
     // Where several media types are taken, each is answered in kind, but for a PEM text.
-    const exchanges = bodies.length > 1
-      ? bodies.map(([type, body]) => [type === PEM ? 'application/json' : type, type, body] as const)
-      : [...accepts].map(accept => [accept, ...bodies[0] ?? [undefined, undefined]] as const)
-    for (const [accept, type, body] of exchanges) {
-      const what = `${operation.operationId}: ${type ?? 'no body'} to ${accept}`
-      await t.test(what, async t => {
-        const rig = await startService({ API_KEYS, PRODUCTS_FILE })
-        t.teardown(() => rig.close())
-        const certificateId = await prepare(rig, BEFORE[operation.operationId])
-        const answer = await send(rig, operation, { type, body, accept, certificateId })
-        t.ok(answer.statusCode < 300, `${answer.statusCode}`, { body: answer.body })
-        isDocumented(t, operation, answer, accept)
-      })
-    }
+    return bodies.length > 1
+      ? bodies.map(([type, body]) => ({ operation, accept: type === PEM ? 'application/json' : type, type, body }))
+      : [...accepts].map(accept => ({ operation, accept, type: bodies[0]?.[0], body: bodies[0]?.[1] }))
+  })
+  for (const { operation, accept, type, body } of sliceOfToday(exchanges, 12)) {
+    await t.test(`${operation.operationId}: ${type ?? 'no body'} to ${accept}`, async t => {
+      const rig = await startService({ API_KEYS, PRODUCTS_FILE })
+      t.teardown(() => rig.close())
+      const certificateId = await prepare(rig, BEFORE[operation.operationId])
+      const answer = await send(rig, operation, { type, body, accept, certificateId })
+      t.ok(answer.statusCode < 300, `${answer.statusCode}`, { body: answer.body })
+      isDocumented(t, operation, answer, accept)
+    })
   }
 })
 
