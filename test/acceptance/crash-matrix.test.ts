@@ -44,10 +44,13 @@ async function discover (t: Test): Promise<{ places: Place[], crowdMs: number }>
   const strikes = new Strikes(observer)
   const world = new World(t, await startFleet(t, WAYS.length, strikes, { RECONCILE_INTERVAL_MS: '600000' }), observer, strikes)
   const places = await Promise.all(WAYS.map(async () => [] as Place[]))
-  const vendBy = async (n: number, way: Way) => {
+  const vendBy = async (n: number, way: Way, tries = 1) => {
     const { body } = await world.newDevice(way)
-    const { status } = await attempt(world.fleet.replicas[n]!.url(), way, body)
-    if (status !== 201) throw new Error(`a clean vend ended with ${status}`)
+    const statuses: number[] = []
+    for (let status = 0; status !== 201 && status !== 200; statuses.push(status)) {
+      if (statuses.length === tries) throw new Error(`a clean vend ended with ${statuses.join(', ')}`)
+      status = (await attempt(world.fleet.replicas[n]!.url(), way, body)).status
+    }
   }
   for (const [n, way] of WAYS.entries()) {
     const vend = () => vendBy(n, way)
@@ -56,7 +59,8 @@ async function discover (t: Test): Promise<{ places: Place[], crowdMs: number }>
     places[n] = first.map((step, i) => ({ ...step, way, fresh: !second.has(step.name), last: i === first.length - 1 }))
   }
   const began = Date.now()
-  await Promise.all(Array.from({ length: AT_ONCE }, (_, n) => vendBy(n % 2, WAYS[n % 2]!)))
+  // A busy machine may refuse or overrun one of a crowd.
+  await Promise.all(Array.from({ length: AT_ONCE }, (_, n) => vendBy(n % 2, WAYS[n % 2]!, TRIES)))
   const crowdMs = Date.now() - began
   await Promise.all(world.fleet.replicas.map(replica => replica.kill()))
   return { places: places.flat(), crowdMs }
