@@ -53,9 +53,10 @@ export const CLEAN_WITHIN_MS = 120_000
 /** Only those limits are lifted that would turn a test's requests away. */
 const ADMIT_ALL = { RATE_LIMIT_ADDRESS_MAX: '1000000', RATE_LIMIT_SERIAL_MAX: '1000000', MAX_EVENT_LOOP_DELAY_MS: '60000' }
 
-/** `servers`: how many replicas, or the program of each, where they are not all of this version. */
+/** `servers`: how many replicas, or the program of each, where they are not all of this version. `each`: what a replica's environment has beside. */
 export async function startFleet (
-  t: Test, servers: number | readonly string[], decider: Decider, env: Record<string, string> = {}, awsEnv: Record<string, string> = {}
+  t: Test, servers: number | readonly string[], decider: Decider, env: Record<string, string> = {}, awsEnv: Record<string, string> = {},
+  each: readonly Record<string, string>[] = []
 ): Promise<Fleet> {
   const aws = await startLocalAws(t, BEST_ENGINE, awsEnv)
   const [key, lineKey] = [randomBytes(24).toString('base64url'), randomBytes(24).toString('base64url')]
@@ -67,7 +68,7 @@ export async function startFleet (
     ...env
   }
   const programs = typeof servers === 'number' ? Array.from({ length: servers }, () => SERVER) : servers
-  const replicas = await Promise.all(programs.map((program, n) => startReplica(t, `replica-${n}`, aws, decider, settings, program)))
+  const replicas = await Promise.all(programs.map((program, n) => startReplica(t, `replica-${n}`, aws, decider, { ...settings, ...each[n] }, program)))
   return {
     aws,
     replicas,

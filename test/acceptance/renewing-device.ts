@@ -63,11 +63,16 @@ export class RenewingDevice {
     return new RenewingDevice(urlOf, body as Vended, { present: first.keyFile, next: second.keyFile }, second.csr)
   }
 
-  /** Each time with a new proof, as the README's recipe does. */
-  async ask (asked: Asked): Promise<Reply> {
+  /** Asks there from now on. */
+  use (urlOf: () => string): void {
+    this.#urlOf = urlOf
+  }
+
+  /** Each time with a new proof, as the README's recipe does; by the device's clock, or by one that is `aheadMs` of it. */
+  async ask (asked: Asked, aheadMs = 0): Promise<Reply> {
     const { serialNumber, present: { certificateId, endpoint } } = this
     const proof = async (key: string, id: string, csr?: string) =>
-      proofBy(createPrivateKey(readFileSync(key)), id, endpoint, Date.now(), csr)
+      proofBy(createPrivateKey(readFileSync(key)), id, endpoint, Date.now() + aheadMs, csr)
     if (asked === 'confirm') {
       return post(`${this.#urlOf()}/v1/certificates/confirm`, { serialNumber, proof: await proof(this.#keys.next, this.next.certificateId ?? '') })
     }
@@ -78,7 +83,7 @@ export class RenewingDevice {
     return reply
   }
 
-  persist (asked: Asked): Promise<Reply> {
-    return served(() => this.ask(asked))
+  persist (asked: Asked, aheadMs = 0): Promise<Reply> {
+    return served(() => this.ask(asked, aheadMs))
   }
 }
