@@ -308,6 +308,8 @@ function serverOptions (config: Config, { log, tls }: Surroundings): FastifyServ
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
     childLoggerFactory: (parent, bindings, options) => parent.child(bindings, { ...options, serializers: { err: errorFacts } }),
     serverFactory: handle => httpServer({ tls, proxies, log, maxConnections: connectionsAllowed() }, handle),
+    // Fastify reads the scheme of the address that it listens on from here.
+    ...(tls && { https: tls }),
     bodyLimit: 16_384,
     return503OnClosing: false,
     trustProxy: config.TRUST_PROXY_CIDRS.length > 0 ? config.TRUST_PROXY_CIDRS : false,
