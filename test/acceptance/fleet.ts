@@ -53,7 +53,10 @@ export const CLEAN_WITHIN_MS = 120_000
 /** Only those limits are lifted that would turn a test's requests away. */
 const ADMIT_ALL = { RATE_LIMIT_ADDRESS_MAX: '1000000', RATE_LIMIT_SERIAL_MAX: '1000000', MAX_EVENT_LOOP_DELAY_MS: '60000' }
 
-/** `servers`: how many replicas, or the program of each, where they are not all of this version. `each`: what a replica's environment has beside. */
+/**
+ * `servers`: how many replicas, or the program of each, where they are not all of this version.
+ * `each`: what the environment of a replica has beside.
+ */
 export async function startFleet (
   t: Test, servers: number | readonly string[], decider: Decider, env: Record<string, string> = {}, awsEnv: Record<string, string> = {},
   each: readonly Record<string, string>[] = []
