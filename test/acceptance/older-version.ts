@@ -9,7 +9,10 @@ import { hasTool } from './tools.ts'
 /** The last one before renewals, authorities and certificates made elsewhere: what has been deployed least recently. */
 const COMMIT = 'cc0d36d4e2399f5ecdaf087af75082bc85004f99'
 
-/** Its `server.js`, built with this version's dependencies; undefined, with the reason in the output, where git does not have it. */
+/**
+ * Its `server.js`, built with this version's dependencies, of which @fastify/under-pressure is for it alone. Undefined where git does not
+ * have it; the output says so.
+ */
 export async function olderServer (t: Test): Promise<string | undefined> {
   const isKnown = await hasTool(t, ['git', '-C', ROOT, 'cat-file', '-e', `${COMMIT}^{commit}`], 'git fetch --unshallow', 'an older version beside this one')
   if (!isKnown) return undefined

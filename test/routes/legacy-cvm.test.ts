@@ -10,6 +10,7 @@ import { awsError, startFaultyProxy } from '../fixtures/faulty-proxy.ts'
 import { isProblem } from '../fixtures/problems.ts'
 import { awsCallsDuring, total } from '../fixtures/scrape.ts'
 import { type TestService, startService } from '../fixtures/service.ts'
+import { until } from '../fixtures/until.ts'
 import { newDevice, publicKeyOf, vend } from '../fixtures/vending.ts'
 import { exchange, listen } from '../fixtures/wire.ts'
 
@@ -86,10 +87,16 @@ await t.test('/getcert: a repeat makes nothing, and the certificate goes on work
 })
 
 await t.test('/getcert: of many at once one gets it (G1)', async t => {
-  const device = await service.register()
-  const answers = await Promise.all(Array.from({ length: 5 }, () => getcert(device)))
-  t.equal(answers.filter(({ statusCode }) => statusCode === 200).length, 1)
-  for (const answer of answers.filter(({ statusCode }) => statusCode !== 200)) t.equal(answer.body, 'Error issuing certificate!')
+  // On a busy machine the deadline of a request may end that one, too.
+  const isServed = await until(async () => {
+    const device = await service.register()
+    const answers = await Promise.all(Array.from({ length: 5 }, () => getcert(device)))
+    const served = answers.filter(({ statusCode }) => statusCode === 200).length
+    t.ok(served <= 1, `${served} served`)
+    for (const answer of answers.filter(({ statusCode }) => statusCode !== 200)) t.equal(answer.body, 'Error issuing certificate!')
+    return served === 1
+  })
+  t.ok(isServed, 'one was served')
 })
 
 await t.test('rows of the old services', async t => {
