@@ -82,7 +82,7 @@ export const overload = fp<OverloadOptions>(async (app: FastifyInstance, options
   app.addHook('preValidation', async (request, reply) => {
     await refuseWhenFull(request, reply)
     const { ip, raw: { socket }, caller } = request
-    const batch = request.routeOptions.config.lines && caller ? caller.name : undefined
+    const batch = request.routeOptions.config.lines && caller && hasMany(request.body) ? caller.name : undefined
     if (ofAddress.of(ip) >= maxOfAddress) throw tooMany(`address has ${maxOfAddress} requests`)
     if (batch !== undefined && ofCaller.of(batch) >= maxBatchesOfCaller) throw tooMany(`caller has ${maxBatchesOfCaller} batches`)
     ofAddress.add(ip, 1)
@@ -103,6 +103,11 @@ export const overload = fp<OverloadOptions>(async (app: FastifyInstance, options
   app.addHook('onSend', async (request, _reply, payload) => { if (!isStream(payload)) releases.get(request)?.() })
   app.decorate('isOverloaded', () => inFlight >= maxInFlight || isSlow)
 }, { name: 'overload' })
+
+/** Whether a body is a list or lines, and no single item. */
+function hasMany (body: unknown): boolean {
+  return Array.isArray(body) || Symbol.asyncIterator in Object(body)
+}
 
 function tooMany (who: string): CvmError {
   return new CvmError('rate-limited', { detail: `the ${who} at work already`, retryAfterMs: 1_000 })

@@ -82,6 +82,34 @@ await t.test('while the event loop is late, fewer are worked on at once, and as 
   t.ok(await until(async () => await oneMore() === 200), 'and one more is, too')
 })
 
+await t.test('one caller has a bound for lists and lines, one address for all; single items and others are served', async t => {
+  const app = fastify()
+  t.teardown(() => app.close())
+  let worked = 0
+  app.decorateRequest('caller', null as never)
+  app.addHook('onRequest', async request => { request.caller = { name: String(request.headers['x-caller']), role: 'line' } })
+  const limits = { maxInFlight: 40, maxOfAddress: 3, maxBatchesOfCaller: 1, maxEventLoopDelayMs: 600_000, meanDelayMs: () => 0 }
+  await app.register(overload, { ...limits, onInFlight: count => { worked = count } })
+  app.setErrorHandler((error: CvmError, _request, reply) => reply.code(error.code === 'rate-limited' ? 429 : 500).send(error.message))
+  let hold = gate()
+  app.post('/', { config: { lines: true } as object }, async () => { await hold.passed })
+  const post = (payload: object, caller = 'line', remoteAddress = '192.0.2.1') =>
+    app.inject({ method: 'POST', url: '/', payload, remoteAddress, headers: { 'x-caller': caller } })
+
+  const held = [post([{}]), post({}), post({})]
+  t.ok(await until(() => worked === 3), 'a list and two single items of one caller')
+  t.match(await post([{}], 'line', '192.0.2.2'), { statusCode: 429, body: 'the caller has 1 batches at work already' })
+  t.match(await post({}), { statusCode: 429, body: 'the address has 3 requests at work already' })
+  const others = [post([{}], 'other', '192.0.2.2'), post({}, 'line', '192.0.2.2')]
+  t.ok(await until(() => worked === 5), 'another caller, and another address')
+  hold.open()
+  t.strictSame((await Promise.all([...held, ...others])).map(({ statusCode }) => statusCode), [200, 200, 200, 200, 200])
+  hold = gate()
+  hold.open()
+  t.equal((await post([{}])).statusCode, 200, 'and the caller\'s next one')
+  t.equal(worked, 0)
+})
+
 await t.test('a busy event loop turns requests away, and recovers', async t => {
   const busy = await startService({ MAX_EVENT_LOOP_DELAY_MS: '1' })
   t.teardown(() => busy.close())
