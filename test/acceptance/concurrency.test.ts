@@ -15,7 +15,7 @@ t.setTimeout(900_000)
 
 const CROWD = isWhole ? 200 : 80
 /** Only what would turn the crowd away before it meets. */
-const ADMIT_ALL = { RATE_LIMIT_ADDRESS_MAX: '100000', RATE_LIMIT_SERIAL_MAX: '100000' }
+const ADMIT_ALL = { MAX_IN_FLIGHT_ADDRESS: '512', RATE_LIMIT_ADDRESS_MAX: '100000', RATE_LIMIT_SERIAL_MAX: '100000' }
 
 const codeOf = (answer: HttpAnswer) => (JSON.parse(answer.text) as { code?: string }).code
 const idOf = (answer: HttpAnswer) => (JSON.parse(answer.text) as Vended).certificateId

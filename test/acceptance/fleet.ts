@@ -51,7 +51,7 @@ export const CURED_WITHIN_MS = 120_000
 export const CLEAN_WITHIN_MS = 120_000
 
 /** Only those limits are lifted that would turn a test's requests away. */
-const ADMIT_ALL = { RATE_LIMIT_ADDRESS_MAX: '1000000', RATE_LIMIT_SERIAL_MAX: '1000000', MAX_EVENT_LOOP_DELAY_MS: '60000' }
+const ADMIT_ALL = { MAX_IN_FLIGHT_ADDRESS: '512', RATE_LIMIT_ADDRESS_MAX: '1000000', RATE_LIMIT_SERIAL_MAX: '1000000', MAX_EVENT_LOOP_DELAY_MS: '60000' }
 
 /**
  * `servers`: how many replicas, or the program of each, where they are not all of this version.

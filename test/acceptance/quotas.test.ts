@@ -20,6 +20,7 @@ await t.test(`${DEVICES} devices, ${CLIENTS} at a time, at AWS's default quotas`
     // Short, so that most of the crowd is sent away at first.
     QUEUE_WAIT_DEVICE_MS: '500',
     RATE_LIMIT_ADDRESS_MAX: '1000000',
+    MAX_IN_FLIGHT_ADDRESS: '512',
     RATE_LIMIT_SERIAL_MAX: '1000000',
     TOKEN_PEPPER: randomBytes(32).toString('base64')
   })

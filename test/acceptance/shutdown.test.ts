@@ -16,7 +16,7 @@ t.setTimeout(900_000)
 
 /** However slow the machine is, each vend is finished; a service that waits for its time limit is too late for this test. */
 const PATIENT = { SHUTDOWN_TIMEOUT_MS: '600000', VEND_DEADLINE_MS: '290000', CLAIM_LIFETIME_MS: '300000' }
-const ADMIT_ALL = { ...PATIENT, RATE_LIMIT_ADDRESS_MAX: '100000', RATE_LIMIT_SERIAL_MAX: '100000' }
+const ADMIT_ALL = { ...PATIENT, MAX_IN_FLIGHT_ADDRESS: '512', RATE_LIMIT_ADDRESS_MAX: '100000', RATE_LIMIT_SERIAL_MAX: '100000' }
 const PATH = '/v1/certificates'
 
 /** Requests of as many new devices. */
