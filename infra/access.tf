@@ -22,6 +22,13 @@ locals {
       Resource = aws_dynamodb_table.devices.arn
     },
     {
+      # Where a search for orphans goes on, until it has ended. No serial number begins with #.
+      Sid       = "Marker"
+      Action    = ["dynamodb:PutItem", "dynamodb:DeleteItem"]
+      Resource  = aws_dynamodb_table.devices.arn
+      Condition = { "ForAllValues:StringLike" = { "dynamodb:LeadingKeys" = ["#*"] } }
+    },
+    {
       # Only for taking over devices of earlier services (`cvm operator migrate`): all their rows must be found.
       if       = local.has_migration
       Sid      = "Migration"
