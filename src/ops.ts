@@ -33,7 +33,7 @@ export function buildOps ({ metrics, unready, setup, dependencies, now }: OpsOpt
   app.get('/livez', async () => ({ status: 'alive' }))
 
   // A dependency that does not answer keeps no task from being ready: all would turn unready together, and the balancer would fail open.
-  // What is certainly missing is another matter, because nothing works until somebody mends it.
+  // What is certainly missing is another matter, because nothing works until it is mended.
   app.get('/readyz', async (_request, reply) => {
     const missing = setup.fatal.map(({ text }) => text)
     const reason = unready() ?? (missing.length > 0 ? 'misconfigured' : undefined)

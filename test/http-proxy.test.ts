@@ -70,7 +70,7 @@ await t.test('cvm goes through the proxy, and checks the certificate of the serv
   t.strictSame(asked, [`${HOST}:443`, `${HOST}:443`])
 })
 
-await t.test('a host of NO_PROXY, and a proxy that is not there: nobody answers', async t => {
+await t.test('a host of NO_PROXY, and a proxy that is not there: exit code 4', async t => {
   const enroll = (out: string, env: Record<string, string>) => cvm(
     ['device', 'enroll', '--serial', 'SN-1', '--timeout', '1', '--out', out, '--url', 'https://device.invalid'],
     { env: { CVM_REGISTRATION_TOKEN: 'token', HTTPS_PROXY: 'http://127.0.0.1:1', ...env } })

@@ -59,7 +59,7 @@ export interface PaceSettings {
 
 type IotSettings = Omit<ConstructorParameters<typeof IotControlPlane>[0], 'issuing' | 'binding' | 'tending'>
 
-/** AWS IoT's control plane as devices see it, who go first, as batches and reconcile do, and as the sweep: views that keep one pace. */
+/** AWS IoT's control plane for devices, which go first, for batches and reconcile, and for the sweep: views that keep one pace. */
 export interface PacedControlPlanes {
   forDevices: ControlPlane
   forBulk: ControlPlane

@@ -111,7 +111,7 @@ function fault (part: SetupFault['part'], { isNeeded }: WantedTable, text: strin
   return { part, dependency: 'dynamodb', isFatal: isNeeded, text: capital(text) }
 }
 
-/** What will be well without anybody's doing. */
+/** Faults that end by themselves. */
 function passing (part: SetupFault['part'], text: string): SetupFault {
   return { part, dependency: 'dynamodb', isFatal: false, text: capital(text) }
 }

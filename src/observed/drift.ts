@@ -68,7 +68,7 @@ export function observedDrift (parts: Parts, vendDeps: VendDeps) {
     return run
   }
 
-  /** A pass for an operator who waits: from its beginning, as far as the time allows. */
+  /** A pass within an operator's request: from its beginning, as far as the time allows. */
   async function sweepNow (requestId: string): Promise<SweepPosition> {
     const stop = AbortSignal.timeout(NOW_MS)
     let position = await enqueue({ requestId, isWanted: true, stop })

@@ -3,6 +3,7 @@ import fp from 'fastify-plugin'
 import type { Logger } from 'pino'
 import type { SweepPosition } from '../vending/drift-findings.ts'
 import type { UnfinishedDevices } from '../vending/unfinished-devices.ts'
+import { runLeased } from './leased-job.ts'
 
 interface DriftSweeperOptions {
   /** Time from pass to pass; 0: there is no sweep. */
@@ -20,7 +21,6 @@ const RUNS_IN_INTERVAL = 20
 
 /** The lease outlives a run's pause by so much, so that the same replica goes on, which remembers what it has seen. */
 const LEASE_PAUSES = 4
-const RENEWALS = 3
 
 /**
  * Goes on with the sweep for drift while the service listens, in the replica that has its lease; the others only renew their gauges. A
@@ -30,42 +30,16 @@ export const driftSweeper = fp<DriftSweeperOptions>(async (app, { intervalMs, de
   if (intervalMs === 0) return
   const owner = randomUUID()
   const pauseMs = Math.min(LONGEST_PAUSE_MS, Math.max(1, intervalMs / RUNS_IN_INTERVAL))
-  const leaseMs = Math.ceil(pauseMs * LEASE_PAUSES)
-  const stop = new AbortController()
-  let timer: NodeJS.Timeout | undefined
-  let running: Promise<void> = Promise.resolve()
-
-  const take = () => {
-    const now = Date.now()
-    return devices.lease('drift-sweep', owner, now, now + leaseMs)
-  }
-  const run = async (): Promise<void> => {
-    if (!await take()) return show()
-    const lost = new AbortController()
-    const renewal = setInterval(() => {
-      take().then(isOurs => { if (!isOurs) lost.abort() }, ({ code }: { code?: string }) => log.warn({ code }, 'the lease of the drift sweep was not renewed'))
-    }, Math.max(1, Math.floor(leaseMs / RENEWALS)))
-    renewal.unref()
-    try {
-      await sweep({ requestId: `drift-sweep-${randomUUID()}`, stop: AbortSignal.any([stop.signal, lost.signal]) })
-    } finally {
-      clearInterval(renewal)
-    }
-  }
-  const schedule = (): void => {
-    if (stop.signal.aborted) return
-    timer = setTimeout(() => {
-      running = run().catch((cause: unknown) => {
-        const { name, code } = cause as { name?: string, code?: string }
-        log.warn({ cause: name, code }, 'the drift sweep was cut short; it goes on at the same page')
-      }).finally(schedule)
-    }, pauseMs * (0.8 + Math.random() * 0.2))
-    timer.unref()
-  }
-  app.addHook('onListen', async () => schedule())
-  app.addHook('onClose', async () => {
-    stop.abort()
-    clearTimeout(timer)
-    await running
+  runLeased(app, {
+    lease: 'drift-sweep',
+    name: 'the drift sweep',
+    ownerOf: () => owner,
+    leaseMs: Math.ceil(pauseMs * LEASE_PAUSES),
+    pauseMs,
+    work: stop => sweep({ requestId: `drift-sweep-${randomUUID()}`, stop }),
+    otherwise: show,
+    failed: 'the drift sweep was cut short; it goes on at the same page',
+    devices,
+    log
   })
 }, { name: 'drift-sweeper' })

@@ -27,7 +27,7 @@ export function httpServer ({ tls, maxConnections, proxies, log }: HttpServerOpt
   const times = { headersTimeout: 10_000, requestTimeout: 15_000, keepAliveTimeout: 72_000, connectionsCheckingInterval: 1_000 }
   const limits = { ...times, maxHeaderSize: 16_384, requireHostHeader: false }
   const listener = oneAtATime(handle)
-  // Anybody's certificate: it only shows which key the client has.
+  // Any client certificate is taken: it only shows which key the client has.
   const server = tls
     ? createTlsServer({ ...tls, ...limits, minVersion: 'TLSv1.2', requestCert: true, rejectUnauthorized: false, handshakeTimeout: HANDSHAKE_MS }, listener)
     : createServer(limits, listener)

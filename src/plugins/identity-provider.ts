@@ -46,7 +46,7 @@ export function keysOf (source: KeySource): JWTVerifyGetKey {
     cacheMaxAge: cacheMs,
     async [customFetch] (_url, options) {
       try {
-        // Tokens that nobody can judge must not become requests to a provider that is in trouble.
+        // Tokens that cannot be judged must not become requests to a provider that is in trouble.
         if (performance.now() - failedAt < pauseMs) throw new Error('the identity provider did not answer a moment ago')
         const document = await look(source, options).catch((cause: unknown) => { failedAt = performance.now(); throw cause })
         known = { document, at: performance.now() }

@@ -73,7 +73,7 @@ export const overload = fp<OverloadOptions>(async (app: FastifyInstance, options
   })
   const refuseWhenFull = async (request: FastifyRequest, reply: FastifyReply) => {
     if (!isSlow && inFlight < Math.min(bound, maxInFlight)) return
-    // Who is turned away may not ask more often for it.
+    // A refused request counts against the address as well, so that a client cannot ask more often for it.
     await limitAddress?.(request, reply)
     throw new Overloaded()
   }
@@ -109,8 +109,8 @@ function hasMany (body: unknown): boolean {
   return Array.isArray(body) || Symbol.asyncIterator in Object(body)
 }
 
-function tooMany (who: string): CvmError {
-  return new CvmError('rate-limited', { detail: `the ${who} at work already`, retryAfterMs: 1_000 })
+function tooMany (atWork: string): CvmError {
+  return new CvmError('rate-limited', { detail: `the ${atWork} at work already`, retryAfterMs: 1_000 })
 }
 
 /** Numbers by name; those of zero are forgotten. */

@@ -18,7 +18,7 @@ const LIST = {
   operationId: 'listDriftedDevices',
   tags: ['devices'],
   summary: 'List devices about which AWS IoT and the registry differ',
-  description: 'Changes that somebody made past the service. A finding stays until it has ended, was repaired as its product says, or was accepted. ' +
+  description: 'Changes that were made past the service. A finding stays until it has ended, was repaired as its product says, or was accepted. ' +
     'May lag a moment behind a change.',
   querystring: Type.Object({
     accepted: Type.Optional(Type.Enum(['true', 'false'], { description: '`true`: those that were accepted, instead of the open ones.' })),

@@ -10,7 +10,7 @@ import { UnreadableDevice, findOrFault, ignoreUnreadable } from './unreadable-de
 const GENERATED_SUBJECT = 'CN=AWS IoT Certificate'
 
 /**
- * Deletes certificates that were made for these devices and never recorded: INACTIVE, attached to nothing, and known to nobody. Where
+ * Deletes certificates that were made for these devices and never recorded: INACTIVE, attached to nothing, and in no record. Where
  * AWS IoT has listed more newer ones than one run looks at, the next run goes on; until the search is over it is for the same devices.
  *
  * One made from a CSR is known by its public key. Nobody can record it any more, because its device is in nobody's hands. One

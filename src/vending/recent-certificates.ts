@@ -10,7 +10,7 @@ const AT_ONCE = 16
 
 /**
  * Compares certificates made since the last run with the devices that have them. What is younger than a claim lives may be in the
- * middle of a vend and is left to the next run. A certificate of no device is somebody else's, and no drift.
+ * middle of a vend and is left to the next run. A certificate of no device belongs to another system, and is no drift.
  */
 export async function compareRecent (run: ReconcileRun): Promise<{ differing: number, complete: boolean }> {
   const until = run.now() - run.claimLifetimeMs - CLOCK_SKEW_MS

@@ -102,8 +102,8 @@ async function fulfil (run: ReconcileRun, device: Device): Promise<Device> {
 }
 
 /**
- * A worker or an operator who was overtaken may have changed the certificate and died before putting it right; and AWS IoT may have
- * carried out a call that was given up, after an operator's wish was fulfilled.
+ * A worker or an operator's request that was overtaken may have changed the certificate and died before putting it right; and AWS IoT
+ * may have carried out a call that was given up, after an operator's wish was fulfilled.
  */
 async function repair (run: ReconcileRun, device: Device | undefined): Promise<Device | undefined> {
   if (!device || device.renewal?.phase === 'swapping') return device

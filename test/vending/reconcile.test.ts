@@ -2,22 +2,11 @@ import t from 'tap'
 import { CvmError } from '../../src/errors.ts'
 import { LONGEST_CALL_MS } from '../../src/vending/control-plane.ts'
 import { noFindings } from '../../src/vending/drift-findings.ts'
-import type { Operation } from '../fixtures/model-control-plane.ts'
+import { dieAt, steps } from '../fixtures/dying-worker.ts'
 import { CLAIM_LIFETIME_MS, LAST_LOOK_MS, type Rig, SERIAL, makeRig } from '../fixtures/vend-rig.ts'
 
 const AFTER = CLAIM_LIFETIME_MS + 2_001
 const AT_REST = { actions: [], backlog: 0, drift: 0, findings: noFindings(), quarantined: 0, pendingSince: [], complete: true }
-const steps = (report: { actions: { step: string, outcome: string }[] }) => report.actions.map(({ step, outcome }) => `${step} ${outcome}`)
-
-/** A process that dies at a call: nothing after it happens, not even giving back the claim. */
-async function dieAt (rig: Rig, way: 'vend' | 'vendKeys', moment: 'before' | 'after', operation: Operation): Promise<void> {
-  rig.controlPlane[moment] = current => { if (current === operation) throw new CvmError('aws-iot-unavailable') }
-  const { release } = rig.registry
-  rig.registry.release = async () => { throw new CvmError('registry-unavailable') }
-  await rig[way]().catch(() => {})
-  rig.controlPlane.before = rig.controlPlane.after = () => {}
-  rig.registry.release = release
-}
 
 await t.test('nothing to do: nothing is done, and little is asked', async t => {
   const rig = await makeRig()
@@ -156,7 +145,7 @@ await t.test('a generated certificate too young to be judged is not forgotten', 
   }
 })
 
-await t.test('a REVOKED device comes to rest also where somebody has deleted its certificate', async t => {
+await t.test('a REVOKED device comes to rest also where its certificate was deleted by hand', async t => {
   const rig = await makeRig()
   const { certificate } = await rig.vend()
   await rig.operate('revoke')
